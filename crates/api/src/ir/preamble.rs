@@ -1,0 +1,1 @@
+//! The pip preamble of lightweight Python components.

@@ -1,0 +1,112 @@
+//! The stable names of everything that can go wrong with a run, a task or a Pod.
+//!
+//! One name appears in the row, the Pod's condition or container status, the event, the log, the
+//! command line, the page and `docs/errors.md`. A name is never reused for another meaning.
+
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, EnumString, IntoStaticStr};
+
+/// Why something did not go well.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumIter,
+    EnumString, IntoStaticStr,
+)]
+pub enum Reason {
+    /// The command exited with a code other than 0.
+    CommandFailed,
+    /// The executable does not exist in the task's environment.
+    CommandNotFound,
+    /// The executable exists and may not be run.
+    CommandNotExecutable,
+    /// A signal that nobody here sent ended the process.
+    KilledBySignal,
+    /// The process was ended for using more memory than its limit, or than the machine had.
+    OOMKilled,
+    /// The command ended well and left no value for an output parameter it declares.
+    OutputParameterMissing,
+    /// An output parameter's value is not of its declared type.
+    OutputParameterInvalid,
+    /// `output_metadata.json` is not what the KFP executor writes.
+    OutputMetadataInvalid,
+    /// An input artifact cannot be read.
+    InputArtifactUnavailable,
+    /// An artifact cannot be written.
+    ArtifactNotStored,
+    /// A required input has no value.
+    InputMissing,
+    /// A value is not of the type its input declares.
+    InputTypeMismatch,
+    /// A placeholder names something that does not exist.
+    PlaceholderUnresolved,
+    /// A condition cannot be evaluated.
+    ConditionInvalid,
+    /// The image maps to no local environment, and no container runtime is present.
+    ImageNeedsContainerRuntime,
+    /// The Python environment cannot be made.
+    EnvironmentNotReady,
+    /// A volume, secret or configMap that the Pod mounts does not exist or cannot be mounted.
+    VolumeNotReady,
+    /// The sandbox around the process cannot be made.
+    SandboxNotReady,
+    /// The Pod waits for resources that others hold.
+    InsufficientResources,
+    /// The Pod asks for more than this machine has.
+    RequestExceedsNode,
+    /// The Pod ended and no result came from its launcher.
+    ResultMissing,
+    /// The Pod was deleted while its task was at work.
+    PodDeleted,
+    /// The Pod could not be created.
+    PodNotCreated,
+    /// The launcher could not reach the server.
+    ServerUnreachable,
+    /// Another task of the same pipeline failed, so this one was never started.
+    UpstreamFailed,
+    /// Somebody asked the run to stop.
+    RunTerminated,
+    /// The pipeline uses something that this version of Coracle does not run yet.
+    NotSupported,
+    /// Coracle itself is at fault.
+    InternalError,
+}
+
+impl Reason {
+    /// What to do about it: one sentence, without a full stop.
+    #[must_use]
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Self::CommandFailed => "read the log's last lines: the program says there why it stopped",
+            Self::CommandNotFound => {
+                "check the component's command, or install the program on this machine or in the task's image"
+            }
+            Self::CommandNotExecutable => "make the file executable (chmod +x), or run it through its interpreter",
+            Self::KilledBySignal => "look at what else ended processes on this machine at that time",
+            Self::OOMKilled => "raise the task's memory limit (set_memory_limit), or make it use less memory",
+            Self::OutputParameterMissing => "write a value for each declared output, or remove the output",
+            Self::OutputParameterInvalid => "write a value of the declared type, or change the declared type",
+            Self::OutputMetadataInvalid => "let the KFP executor write this file, or write its JSON shape",
+            Self::InputArtifactUnavailable => "check that the URI exists and can be read from this machine",
+            Self::ArtifactNotStored => "check free space and permissions of the artifact store",
+            Self::InputMissing => "give the input a value, a default, or make it optional",
+            Self::InputTypeMismatch => "pass a value of the declared type, or change the declared type",
+            Self::PlaceholderUnresolved => "check the name inside the placeholder against the component's definition",
+            Self::ConditionInvalid => "compare values of one type, and use only what the condition's task receives",
+            Self::ImageNeedsContainerRuntime => {
+                "use a python:3.x image, or map the image to an environment in `environments.yaml` of the data directory"
+            }
+            Self::EnvironmentNotReady => "run `coracle doctor`, and check the package names and the index",
+            Self::VolumeNotReady => "create the object the Pod mounts, or mark the volume optional",
+            Self::SandboxNotReady => "run `coracle doctor` to see what this machine lacks",
+            Self::InsufficientResources => "wait, or end something that holds the resources (`coracle get pods`)",
+            Self::RequestExceedsNode => "ask for less, or run on a machine that has this much",
+            Self::ResultMissing => "read the Pod's log; if it is empty, run `coracle doctor`",
+            Self::PodDeleted => "run it again; delete runs with `coracle`, not their Pods",
+            Self::PodNotCreated => "read the message: the Kubernetes API says there what it did not accept",
+            Self::ServerUnreachable => "check that `coracle up` is running and reachable from the task",
+            Self::UpstreamFailed => "mend the task that failed first",
+            Self::RunTerminated => "run it again if this was not meant",
+            Self::NotSupported => "see docs/pipelines.md for what runs today",
+            Self::InternalError => "please report this with the server's log",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Where artifact bytes live: URIs, digests, reads and writes

@@ -1,0 +1,1 @@
+//! REST facades over the records: Kubeflow Pipelines

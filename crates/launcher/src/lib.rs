@@ -1,0 +1,1 @@
+//! What runs beside user code: resolves inputs, runs the command, publishes outputs

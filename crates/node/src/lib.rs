@@ -1,0 +1,1 @@
+//! The local kubelet: runs Pods as sandboxed processes

@@ -1,0 +1,1 @@
+//! The pipeline engine: IR to plan to task Pods

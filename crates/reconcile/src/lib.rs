@@ -1,0 +1,1 @@
+//! Controller kit over kube

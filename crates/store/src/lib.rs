@@ -1,0 +1,3 @@
+//! The only SQL of Coracle: Kubernetes objects and platform records.
+
+pub mod records;

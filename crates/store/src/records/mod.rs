@@ -1,0 +1,5 @@
+//! Rows that grow without bound: runs, tasks, artifacts and lineage.
+
+mod model;
+
+pub use model::*;
