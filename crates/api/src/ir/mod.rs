@@ -80,9 +80,12 @@ pub struct Executor {
     /// Registers an artifact that already exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub importer: Option<ImporterSpec>,
-    /// Whatever else was there, such as `resolver` or `customJob`, by its own name.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
+    /// Chooses artifacts by query. Known, and not run (nor does Kubeflow run it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<Value>,
+    /// A job of a cloud service. Known, and not run (nor does Kubeflow run it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom_job: Option<Value>,
 }
 
 /// A container to run.
@@ -574,7 +577,9 @@ impl PipelineSpec {
     /// The executor of a leaf component.
     #[must_use]
     pub fn executor_of(&self, component: &ComponentSpec) -> Option<&Executor> {
-        self.deployment_spec.executors.get(component.executor_label.as_deref()?)
+        self.deployment_spec
+            .executors
+            .get(component.executor_label.as_deref()?)
     }
 }
 
@@ -583,15 +588,26 @@ impl TaskSpec {
     /// data or a final status from. May name a task twice.
     pub fn upstream(&self) -> impl Iterator<Item = &str> {
         let parameters = self.inputs.parameters.values().filter_map(|source| {
-            let output = source.task_output_parameter.as_ref().map(|output| &output.producer_task);
-            let status = source.task_final_status.as_ref().map(|status| &status.producer_task);
+            let output = source
+                .task_output_parameter
+                .as_ref()
+                .map(|output| &output.producer_task);
+            let status = source
+                .task_final_status
+                .as_ref()
+                .map(|status| &status.producer_task);
             output.or(status)
         });
-        let artifacts = self
-            .inputs
-            .artifacts
-            .values()
-            .filter_map(|source| source.task_output_artifact.as_ref().map(|output| &output.producer_task));
-        self.dependent_tasks.iter().chain(parameters).chain(artifacts).map(String::as_str)
+        let artifacts = self.inputs.artifacts.values().filter_map(|source| {
+            source
+                .task_output_artifact
+                .as_ref()
+                .map(|output| &output.producer_task)
+        });
+        self.dependent_tasks
+            .iter()
+            .chain(parameters)
+            .chain(artifacts)
+            .map(String::as_str)
     }
 }

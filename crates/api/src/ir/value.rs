@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The declared type of a parameter (`ParameterType.ParameterTypeEnum`).
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum ParameterType {
@@ -80,7 +78,11 @@ impl ParameterType {
                 "false" | "0" => Ok(Value::Bool(false)),
                 _ => Err(mismatch()),
             },
-            Self::NumberDouble | Self::NumberInteger | Self::List | Self::Struct | Self::TaskFinalStatus
+            Self::NumberDouble
+            | Self::NumberInteger
+            | Self::List
+            | Self::Struct
+            | Self::TaskFinalStatus
             | Self::TaskConfig => {
                 let value = serde_json::from_str(text.trim()).map_err(|_| mismatch())?;
                 self.coerce(value).map_err(|_| mismatch())
@@ -99,12 +101,22 @@ impl ParameterType {
         };
         let mut shown = value.to_string();
         if shown.len() > 80 {
-            let cut = (0..=77).rev().find(|index| shown.is_char_boundary(*index)).unwrap_or(0);
+            let cut = (0..=77)
+                .rev()
+                .find(|index| shown.is_char_boundary(*index))
+                .unwrap_or(0);
             shown.truncate(cut);
             shown.push('…');
         }
-        let found = if value.is_null() { kind.to_owned() } else { format!("{kind} {shown}") };
-        Mismatch { expected: self, found }
+        let found = if value.is_null() {
+            kind.to_owned()
+        } else {
+            format!("{kind} {shown}")
+        };
+        Mismatch {
+            expected: self,
+            found,
+        }
     }
 }
 
@@ -155,10 +167,22 @@ mod tests {
 
     #[test]
     fn whole_floats_become_integers_and_integers_stay_integers() {
-        assert_eq!(ParameterType::NumberInteger.coerce(json!(3.0)).map(|v| v.to_string()), Ok("3".into()));
-        assert_eq!(ParameterType::NumberDouble.coerce(json!(3)).map(|v| v.to_string()), Ok("3".into()));
         assert_eq!(
-            ParameterType::NumberInteger.coerce(json!(i64::MAX)).map(|v| v.to_string()),
+            ParameterType::NumberInteger
+                .coerce(json!(3.0))
+                .map(|v| v.to_string()),
+            Ok("3".into())
+        );
+        assert_eq!(
+            ParameterType::NumberDouble
+                .coerce(json!(3))
+                .map(|v| v.to_string()),
+            Ok("3".into())
+        );
+        assert_eq!(
+            ParameterType::NumberInteger
+                .coerce(json!(i64::MAX))
+                .map(|v| v.to_string()),
             Ok(i64::MAX.to_string())
         );
     }
@@ -166,11 +190,31 @@ mod tests {
     #[test]
     fn other_mismatches_say_what_was_expected_and_found() {
         for (expected, value, message) in [
-            (ParameterType::NumberInteger, json!("x"), r#"expected NUMBER_INTEGER, found the text "x""#),
-            (ParameterType::NumberInteger, json!(1.5), "expected NUMBER_INTEGER, found the number 1.5"),
-            (ParameterType::Boolean, json!(null), "expected BOOLEAN, found null"),
-            (ParameterType::List, json!({"a": 1}), r#"expected LIST, found the struct {"a":1}"#),
-            (ParameterType::Struct, json!([1]), "expected STRUCT, found the list [1]"),
+            (
+                ParameterType::NumberInteger,
+                json!("x"),
+                r#"expected NUMBER_INTEGER, found the text "x""#,
+            ),
+            (
+                ParameterType::NumberInteger,
+                json!(1.5),
+                "expected NUMBER_INTEGER, found the number 1.5",
+            ),
+            (
+                ParameterType::Boolean,
+                json!(null),
+                "expected BOOLEAN, found null",
+            ),
+            (
+                ParameterType::List,
+                json!({"a": 1}),
+                r#"expected LIST, found the struct {"a":1}"#,
+            ),
+            (
+                ParameterType::Struct,
+                json!([1]),
+                "expected STRUCT, found the list [1]",
+            ),
         ] {
             assert_eq!(expected.coerce(value).expect_err(message).to_string(), message);
         }
