@@ -1,3 +1,72 @@
-//! The only SQL of Coracle: Kubernetes objects and platform records.
+//! The only SQL of Coracle: Kubernetes objects and platform records, in one database.
+//!
+//! - [`resources`]: Kubernetes objects, their revisions and watches. Used by the API server only
+//! - [`records`]: rows that grow without bound: runs, tasks, artifacts and lineage
+//! - [`database`]: what can go wrong with the database itself
+//!
+//! The database is SQLite, in one file or in memory. The SQL keeps to what PostgreSQL takes too.
+//! Writes go one at a time through one connection. Once started, a write runs to its end even
+//! when the caller goes away, so that whoever listens for changes hears of all that happened.
 
+pub mod database;
+mod open;
 pub mod records;
+pub mod resources;
+
+use std::{path::PathBuf, sync::Arc};
+
+pub use open::OpenError;
+
+use self::{database::Database, records::Records, resources::Resources};
+
+/// Where the database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// In memory: gone when the store is.
+    Memory,
+    /// In this file, made when absent. Its folder must exist.
+    File(PathBuf),
+}
+
+/// An open database.
+#[derive(Debug)]
+pub struct Store {
+    database: Arc<Database>,
+    resources: Resources,
+    records: Records,
+}
+
+impl Store {
+    /// Opens the database and brings its schema up to date.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be used. A file that is corrupt, not Coracle's, or written by a
+    /// newer Coracle is left as it was.
+    pub async fn open(location: Location) -> Result<Self, OpenError> {
+        let database = Arc::new(open::open(location).await?);
+        Ok(Self {
+            resources: Resources::new(Arc::clone(&database)),
+            records: Records::new(Arc::clone(&database)),
+            database,
+        })
+    }
+
+    /// Kubernetes objects.
+    #[must_use]
+    pub const fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
+    /// Platform records.
+    #[must_use]
+    pub const fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// Waits for what is at work, then closes the database. Whoever still holds a handle is told
+    /// [`database::Error::Closed`].
+    pub async fn close(self) {
+        self.database.close().await;
+    }
+}

@@ -1,0 +1,127 @@
+//! The launcher's side: finding an attempt by its token, and keeping its report.
+
+use coracle_api::{
+    id::{RunId, TaskId},
+    launch::Report,
+};
+
+use super::{
+    Attempt, Change, Error, Records, Result,
+    row::{Fields, json},
+    tasks,
+};
+use crate::database::to_the_end;
+
+impl Records {
+    /// The attempt that a launcher's token stands for, or none.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn attempt_by_token(&self, token: &str) -> Result<Option<Attempt>> {
+        let mut reader = self.database.reader().await?;
+        sqlx::query("SELECT * FROM attempts WHERE token = $1")
+            .bind(token)
+            .fetch_optional(&mut *reader)
+            .await?
+            .map(|row| {
+                tasks::read_attempt(&Fields {
+                    table: "attempts",
+                    row: &row,
+                })
+            })
+            .transpose()
+    }
+
+    /// Keeps the report on an attempt. The first one stays: sending another changes nothing and
+    /// is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when there is no such attempt (any more).
+    pub async fn put_report(&self, task_id: TaskId, attempt: u32, report: &Report) -> Result<()> {
+        let records = self.clone();
+        let report = json(report);
+        to_the_end(async move {
+            let mut writer = records.database.writer().await?;
+            let row = sqlx::query("SELECT run_id FROM attempts WHERE task_id = $1 AND number = $2")
+                .bind(task_id.to_string())
+                .bind(i64::from(attempt))
+                .fetch_optional(&mut *writer)
+                .await?
+                .ok_or_else(|| Error::not_found("attempt", format_args!("{task_id}/{attempt}")))?;
+            let run_id: RunId = Fields {
+                table: "attempts",
+                row: &row,
+            }
+            .word("run_id")?;
+            let done = sqlx::query(
+                "INSERT INTO reports (task_id, attempt, run_id, report) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (task_id, attempt) DO NOTHING",
+            )
+            .bind(task_id.to_string())
+            .bind(i64::from(attempt))
+            .bind(run_id.to_string())
+            .bind(report)
+            .execute(&mut *writer)
+            .await?;
+            if done.rows_affected() > 0 {
+                records.announce(Change::Reported {
+                    run_id,
+                    task_id,
+                    attempt,
+                });
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The report on an attempt, or none.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn report(&self, task_id: TaskId, attempt: u32) -> Result<Option<Report>> {
+        let mut reader = self.database.reader().await?;
+        sqlx::query("SELECT report FROM reports WHERE task_id = $1 AND attempt = $2")
+            .bind(task_id.to_string())
+            .bind(i64::from(attempt))
+            .fetch_optional(&mut *reader)
+            .await?
+            .map(|row| {
+                Fields {
+                    table: "reports",
+                    row: &row,
+                }
+                .json("report")
+            })
+            .transpose()
+    }
+
+    /// The reports on all attempts at tasks of a run: task, attempt, report.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn reports(&self, run_id: RunId) -> Result<Vec<(TaskId, u32, Report)>> {
+        let mut reader = self.database.reader().await?;
+        let rows = sqlx::query("SELECT * FROM reports WHERE run_id = $1 ORDER BY task_id, attempt")
+            .bind(run_id.to_string())
+            .fetch_all(&mut *reader)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let fields = Fields {
+                    table: "reports",
+                    row,
+                };
+                Ok((
+                    fields.word("task_id")?,
+                    fields.number("attempt")?,
+                    fields.json("report")?,
+                ))
+            })
+            .collect()
+    }
+}

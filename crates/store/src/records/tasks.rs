@@ -1,0 +1,368 @@
+//! What the engine writes about a run, in one transaction, and reads back.
+
+use coracle_api::id::{RunId, TaskId};
+use sqlx::{Connection as _, SqliteConnection};
+
+use super::{
+    Attempt, Change, Commit, Error, Records, Result, RunStatus, Task, TaskEvent, artifacts,
+    row::{Bind, Fields, Upsert, json},
+};
+use crate::database::to_the_end;
+
+const TASKS: Upsert = Upsert {
+    table: "tasks",
+    key: &["id"],
+    rest: &[
+        "run_id",
+        "parent_id",
+        "path",
+        "name",
+        "display_name",
+        "kind",
+        "iteration",
+        "state",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "error",
+        "state_history",
+        "inputs",
+        "outputs",
+    ],
+};
+
+const ATTEMPTS: Upsert = Upsert {
+    table: "attempts",
+    key: &["task_id", "number"],
+    rest: &[
+        "run_id",
+        "namespace",
+        "pod_name",
+        "token",
+        "state",
+        "exit_code",
+        "log_uri",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "error",
+        "launch",
+        "pod",
+    ],
+};
+
+const EVENTS: Upsert = Upsert {
+    table: "task_events",
+    key: &["id"],
+    rest: &["run_id", "task_id", "happened_at", "kind", "reason", "message"],
+};
+
+impl Records {
+    /// Writes all of a commit or nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when there is no such run (any more), [`Error::InvalidCommit`] when the
+    /// commit names rows that do not exist or belong to another run.
+    pub async fn commit(&self, run_id: RunId, commit: Commit) -> Result<()> {
+        let records = self.clone();
+        to_the_end(async move {
+            check_belongs(run_id, &commit)?;
+            let mut writer = records.database.writer().await?;
+            let mut transaction = writer.begin().await?;
+            write_status(&mut transaction, run_id, commit.run.as_ref()).await?;
+            write_rows(&mut transaction, &commit)
+                .await
+                .map_err(|error| match error.as_database_error() {
+                    Some(cause) if cause.is_foreign_key_violation() => Error::InvalidCommit {
+                        run: run_id.to_string(),
+                        problem: "it names a task or an artifact that does not exist",
+                    },
+                    Some(cause) if cause.is_unique_violation() => Error::InvalidCommit {
+                        run: run_id.to_string(),
+                        problem: "the token of an attempt is that of another",
+                    },
+                    _ => error.into(),
+                })?;
+            transaction.commit().await?;
+            records.announce(Change::RunChanged(run_id));
+            Ok(())
+        })
+        .await
+    }
+
+    /// The tasks of a run, in order of their making and path.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn tasks(&self, run_id: RunId) -> Result<Vec<Task>> {
+        let mut reader = self.database.reader().await?;
+        let rows = sqlx::query("SELECT * FROM tasks WHERE run_id = $1 ORDER BY created_at, path")
+            .bind(run_id.to_string())
+            .fetch_all(&mut *reader)
+            .await?;
+        drop(reader);
+        rows.iter()
+            .map(|row| {
+                read_task(&Fields {
+                    table: TASKS.table,
+                    row,
+                })
+            })
+            .collect()
+    }
+
+    /// The task.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`].
+    pub async fn task(&self, id: TaskId) -> Result<Task> {
+        let mut reader = self.database.reader().await?;
+        let row = sqlx::query("SELECT * FROM tasks WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&mut *reader)
+            .await?
+            .ok_or_else(|| Error::not_found("task", id))?;
+        read_task(&Fields {
+            table: TASKS.table,
+            row: &row,
+        })
+    }
+
+    /// The attempts at all tasks of a run, those of a task in order of their number.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn attempts(&self, run_id: RunId) -> Result<Vec<Attempt>> {
+        let mut reader = self.database.reader().await?;
+        let rows =
+            sqlx::query("SELECT * FROM attempts WHERE run_id = $1 ORDER BY created_at, task_id, number")
+                .bind(run_id.to_string())
+                .fetch_all(&mut *reader)
+                .await?;
+        drop(reader);
+        rows.iter()
+            .map(|row| {
+                read_attempt(&Fields {
+                    table: ATTEMPTS.table,
+                    row,
+                })
+            })
+            .collect()
+    }
+
+    /// The attempts at a task, in order of their number.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn attempts_of(&self, task_id: TaskId) -> Result<Vec<Attempt>> {
+        let mut reader = self.database.reader().await?;
+        let rows = sqlx::query("SELECT * FROM attempts WHERE task_id = $1 ORDER BY number")
+            .bind(task_id.to_string())
+            .fetch_all(&mut *reader)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                read_attempt(&Fields {
+                    table: ATTEMPTS.table,
+                    row,
+                })
+            })
+            .collect()
+    }
+
+    /// The history of all tasks of a run, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn events(&self, run_id: RunId) -> Result<Vec<TaskEvent>> {
+        let mut reader = self.database.reader().await?;
+        let rows = sqlx::query("SELECT * FROM task_events WHERE run_id = $1 ORDER BY happened_at, id")
+            .bind(run_id.to_string())
+            .fetch_all(&mut *reader)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                read_event(&Fields {
+                    table: EVENTS.table,
+                    row,
+                })
+            })
+            .collect()
+    }
+}
+
+fn check_belongs(run_id: RunId, commit: &Commit) -> Result<()> {
+    let belongs = commit.tasks.iter().all(|task| task.run_id == run_id)
+        && commit.attempts.iter().all(|attempt| attempt.run_id == run_id)
+        && commit.events.iter().all(|event| event.run_id == run_id)
+        && commit.artifact_tasks.iter().all(|link| link.run_id == run_id);
+    if belongs {
+        Ok(())
+    } else {
+        Err(Error::InvalidCommit {
+            run: run_id.to_string(),
+            problem: "some of its rows belong to another run",
+        })
+    }
+}
+
+async fn write_status(
+    connection: &mut SqliteConnection,
+    run_id: RunId,
+    status: Option<&RunStatus>,
+) -> Result<()> {
+    let is_found = match status {
+        Some(status) => {
+            let done = sqlx::query(
+                "UPDATE runs SET state = $2, error = $3, state_history = $4, finished_at = $5 WHERE id = $1",
+            )
+            .bind(run_id.to_string())
+            .bind(status.state.to_string())
+            .bind(status.error.as_ref().map(json))
+            .bind(json(&status.state_history))
+            .bind(status.finished_at.map(jiff::Timestamp::as_microsecond))
+            .execute(connection)
+            .await?;
+            done.rows_affected() > 0
+        }
+        None => sqlx::query("SELECT 1 FROM runs WHERE id = $1")
+            .bind(run_id.to_string())
+            .fetch_optional(connection)
+            .await?
+            .is_some(),
+    };
+    if is_found {
+        Ok(())
+    } else {
+        Err(Error::not_found("run", run_id))
+    }
+}
+
+/// In an order in which each row finds what it refers to.
+async fn write_rows(connection: &mut SqliteConnection, commit: &Commit) -> sqlx::Result<()> {
+    TASKS.rows(connection, commit.tasks.iter().map(task_row)).await?;
+    ATTEMPTS
+        .rows(connection, commit.attempts.iter().map(attempt_row))
+        .await?;
+    EVENTS
+        .rows(connection, commit.events.iter().map(event_row))
+        .await?;
+    artifacts::ARTIFACTS
+        .rows(connection, commit.artifacts.iter().map(artifacts::artifact_row))
+        .await?;
+    artifacts::LINKS
+        .rows(connection, commit.artifact_tasks.iter().map(artifacts::link_row))
+        .await
+}
+
+fn task_row(task: &Task) -> Vec<Bind> {
+    vec![
+        Bind::word(task.id),
+        Bind::word(task.run_id),
+        Bind::optional_word(task.parent_id),
+        Bind::from(&task.path),
+        Bind::from(&task.name),
+        Bind::from(&task.display_name),
+        Bind::word(task.kind),
+        Bind::Int(task.iteration),
+        Bind::word(task.state),
+        Bind::time(task.created_at),
+        Bind::optional_time(task.started_at),
+        Bind::optional_time(task.finished_at),
+        Bind::optional_json(task.error.as_ref()),
+        Bind::json(&task.state_history),
+        Bind::json(&task.inputs),
+        Bind::json(&task.outputs),
+    ]
+}
+
+fn read_task(fields: &Fields<'_>) -> Result<Task> {
+    Ok(Task {
+        id: fields.word("id")?,
+        run_id: fields.word("run_id")?,
+        parent_id: fields.optional_word("parent_id")?,
+        path: fields.string("path")?,
+        name: fields.string("name")?,
+        display_name: fields.string("display_name")?,
+        kind: fields.word("kind")?,
+        iteration: fields.optional_int("iteration")?,
+        state: fields.word("state")?,
+        state_history: fields.json("state_history")?,
+        error: fields.optional_json("error")?,
+        inputs: fields.json("inputs")?,
+        outputs: fields.json("outputs")?,
+        created_at: fields.time("created_at")?,
+        started_at: fields.optional_time("started_at")?,
+        finished_at: fields.optional_time("finished_at")?,
+    })
+}
+
+fn attempt_row(attempt: &Attempt) -> Vec<Bind> {
+    vec![
+        Bind::word(attempt.task_id),
+        Bind::from(i64::from(attempt.number)),
+        Bind::word(attempt.run_id),
+        Bind::from(&attempt.namespace),
+        Bind::from(&attempt.pod_name),
+        Bind::from(&attempt.token),
+        Bind::word(attempt.state),
+        Bind::Int(attempt.exit_code.map(i64::from)),
+        Bind::from(&attempt.log_uri),
+        Bind::time(attempt.created_at),
+        Bind::optional_time(attempt.started_at),
+        Bind::optional_time(attempt.finished_at),
+        Bind::optional_json(attempt.error.as_ref()),
+        Bind::json(&attempt.launch),
+        Bind::json(&attempt.pod),
+    ]
+}
+
+pub(super) fn read_attempt(fields: &Fields<'_>) -> Result<Attempt> {
+    Ok(Attempt {
+        task_id: fields.word("task_id")?,
+        run_id: fields.word("run_id")?,
+        number: fields.number("number")?,
+        namespace: fields.string("namespace")?,
+        pod_name: fields.string("pod_name")?,
+        token: fields.string("token")?,
+        launch: fields.json("launch")?,
+        pod: fields.json("pod")?,
+        state: fields.word("state")?,
+        error: fields.optional_json("error")?,
+        exit_code: fields.optional_number("exit_code")?,
+        log_uri: fields.string("log_uri")?,
+        created_at: fields.time("created_at")?,
+        started_at: fields.optional_time("started_at")?,
+        finished_at: fields.optional_time("finished_at")?,
+    })
+}
+
+fn event_row(event: &TaskEvent) -> Vec<Bind> {
+    vec![
+        Bind::word(event.id),
+        Bind::word(event.run_id),
+        Bind::word(event.task_id),
+        Bind::time(event.time),
+        Bind::from(&event.kind),
+        Bind::from(&event.reason),
+        Bind::from(&event.message),
+    ]
+}
+
+fn read_event(fields: &Fields<'_>) -> Result<TaskEvent> {
+    Ok(TaskEvent {
+        id: fields.word("id")?,
+        run_id: fields.word("run_id")?,
+        task_id: fields.word("task_id")?,
+        time: fields.time("happened_at")?,
+        kind: fields.string("kind")?,
+        reason: fields.string("reason")?,
+        message: fields.string("message")?,
+    })
+}
