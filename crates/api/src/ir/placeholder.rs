@@ -7,7 +7,7 @@
 
 mod reference;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
@@ -136,12 +136,17 @@ pub fn references(constant: &Value, parameters: &IndexMap<String, Value>) -> Val
     }
 }
 
-/// Where user code finds an artifact: its own path if it has one, else that of its URI.
+/// Where user code finds an artifact: its own path if it has one, else that of its URI; in the
+/// run's workspace when it was put there.
 #[must_use]
 pub fn path(artifact: &RuntimeArtifact) -> String {
-    match artifact.custom_path.as_deref() {
+    let path = match artifact.custom_path.as_deref() {
         Some(path) if !path.is_empty() => path.to_owned(),
         _ => path_of_uri(&artifact.uri),
+    };
+    match artifact.metadata.get("_kfp_workspace") {
+        Some(Value::Bool(true)) => format!("/kfp-workspace/.artifacts/{}", path.trim_start_matches('/')),
+        _ => path,
     }
 }
 
@@ -252,6 +257,24 @@ impl Scope<'_> {
         Ok(Some(resolved))
     }
 
+    /// The executor input as the SDK reads it: it derives an input artifact's path from the URI
+    /// alone, so an artifact with a path of its own is given that in the URI's place.
+    fn whole(&self) -> Cow<'_, ExecutorInput> {
+        let mut input = Cow::Borrowed(self.input);
+        for (name, list) in &self.input.inputs.artifacts {
+            for (position, artifact) in list.artifacts.iter().enumerate() {
+                let Some(path) = artifact.custom_path.as_ref().filter(|path| !path.is_empty()) else {
+                    continue;
+                };
+                let list = input.to_mut().inputs.artifacts.get_mut(name);
+                if let Some(copy) = list.and_then(|list| list.artifacts.get_mut(position)) {
+                    copy.uri.clone_from(path);
+                }
+            }
+        }
+        input
+    }
+
     fn value(&self, reference: &Reference<'_>) -> Result<Value, Unresolved> {
         let unresolved = |why: String| Unresolved {
             placeholder: reference.text.to_owned(),
@@ -259,7 +282,7 @@ impl Scope<'_> {
         };
         let (inputs, outputs) = (&self.input.inputs, &self.input.outputs);
         match &*reference.path {
-            [] => json(self.input).map_err(unresolved),
+            [] => json(&self.whole()).map_err(unresolved),
             ["inputs", "parameters", name, rest @ ..] => match inputs.parameter_values.get(*name) {
                 Some(value) => inside(value, rest).map_err(unresolved),
                 None if self.declared.contains_key(*name) => Ok(Value::Null),

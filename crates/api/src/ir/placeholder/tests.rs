@@ -136,7 +136,10 @@ fn the_whole_executor_input_is_json_that_reads_back() {
     let fixture = Fixture::new();
     let resolved = fixture.one("{{$}}").expect("resolves");
     let read: ExecutorInput = serde_json::from_str(&resolved[0]).expect("JSON");
-    assert_eq!(read, fixture.input);
+    let mut expected = fixture.input.clone();
+    // The SDK derives the path from the URI alone.
+    expected.inputs.artifacts["moved"].artifacts[0].uri = "/local/x".to_owned();
+    assert_eq!(read, expected);
     assert!(
         resolved[0].contains(r#""outputFile":"/t/answer""#),
         "{}",
@@ -338,6 +341,16 @@ fn uris_become_the_paths_that_the_sdk_expects() {
     ] {
         assert_eq!(path_of_uri(uri), expected);
     }
+}
+
+#[test]
+fn an_artifact_in_the_workspace_has_its_path_there() {
+    let artifact = |value| serde_json::from_value::<RuntimeArtifact>(value).expect("an artifact");
+    let found = path(&artifact(
+        json!({"uri": "gs://b/o", "metadata": {"_kfp_workspace": true}}),
+    ));
+    assert_eq!(found, "/kfp-workspace/.artifacts/gcs/b/o");
+    assert_eq!(path(&artifact(json!({"uri": "/a", "customPath": ""}))), "/a");
 }
 
 #[test]

@@ -1,0 +1,153 @@
+//! Which path everything that a run keeps has: `ROOT/PIPELINE/RUN/TASK/UNIQUE/ARTIFACT`.
+//!
+//! Kubeflow's own layout. Pure: nothing is created or looked up here. Names that users choose
+//! become exactly one path component each, whatever is in them.
+
+use std::path::{Path, PathBuf};
+
+use coracle_api::id::RunId;
+use sha2::{Digest, Sha256};
+
+/// The folder of one attempt of a task: what it makes, and what is kept about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskFolder {
+    path: PathBuf,
+}
+
+/// The folder of a run under a root: the run's `{{$.pipeline_root}}`-relative home.
+#[must_use]
+pub fn run_root(root: &Path, pipeline_name: &str, run: RunId) -> PathBuf {
+    root.join(component(pipeline_name)).join(run.to_string())
+}
+
+impl TaskFolder {
+    /// The folder of `task` in the run's folder; `unique` tells its attempts apart.
+    #[must_use]
+    pub fn new(run_root: &Path, task: &str, unique: &str) -> Self {
+        Self {
+            path: run_root.join(component(task)).join(component(unique)),
+        }
+    }
+
+    /// The folder itself: what user code gets from `dsl.get_uri()`.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of an output artifact.
+    #[must_use]
+    pub fn artifact(&self, name: &str) -> PathBuf {
+        self.path.join(component(name))
+    }
+
+    /// The file in which user code leaves an output parameter's value.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> PathBuf {
+        self.path.join(".parameters").join(component(name))
+    }
+
+    /// The file in which the KFP executor leaves everything at once.
+    #[must_use]
+    pub fn output_metadata(&self) -> PathBuf {
+        self.path.join(".output_metadata.json")
+    }
+
+    /// The file that keeps the log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.path.join(".executor-logs.txt")
+    }
+}
+
+/// A name as one path component: never empty, hidden, a step up, too long, or two names at once.
+fn component(name: &str) -> String {
+    const LONGEST: usize = 120; // file systems take 255 bytes; some add suffixes of their own
+    let mut clean: String = name
+        .chars()
+        .map(|char| {
+            if char.is_alphanumeric() || "-_.".contains(char) {
+                char
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    if clean.starts_with('.') {
+        clean.insert(0, '_');
+    }
+    if clean.len() > LONGEST {
+        let cut = (0..=LONGEST)
+            .rev()
+            .find(|index| clean.is_char_boundary(*index))
+            .unwrap_or(0);
+        clean.truncate(cut);
+    }
+    if clean == name && !clean.is_empty() {
+        return clean;
+    }
+    // Another name may have become the same text: the digest keeps them apart.
+    let digest = Sha256::digest(name.as_bytes());
+    let tag: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{clean}-{tag}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_is_one_component_of_its_own() {
+        let folder = |task: &str| TaskFolder::new(Path::new("/r/p/run"), task, "1");
+        assert_eq!(
+            folder("train").artifact("model"),
+            Path::new("/r/p/run/train/1/model")
+        );
+        assert_eq!(folder("Größe").path(), Path::new("/r/p/run/Größe/1"));
+        let odd = [
+            "",
+            ".",
+            "..",
+            "../../etc",
+            "a/b",
+            "a b",
+            "a:b",
+            "a\0b",
+            ".hidden",
+            &"x".repeat(400),
+        ];
+        let mut seen = std::collections::BTreeSet::new();
+        for name in odd {
+            let path = folder(name).path().to_owned();
+            assert_eq!(path.components().count(), 6, "{name:?} gave {path:?}");
+            assert!(path.to_string_lossy().len() < 160, "{path:?}");
+            let task = path.components().nth(4).expect("the task").as_os_str().to_owned();
+            assert!(!task.to_string_lossy().starts_with('.'), "{path:?}");
+            assert!(seen.insert(task), "{name:?} is not told apart");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_beside_artifacts_cannot_be_mistaken_for_one() {
+        let folder = TaskFolder::new(Path::new("/r"), "t", "1");
+        for kept in [folder.log(), folder.output_metadata(), folder.parameter("x")] {
+            let name = kept
+                .strip_prefix(folder.path())
+                .expect("inside")
+                .to_string_lossy()
+                .into_owned();
+            assert!(name.starts_with('.'), "{name}");
+            assert_ne!(folder.artifact(&name), kept);
+        }
+    }
+
+    #[test]
+    fn a_run_has_its_folder_under_its_pipeline() {
+        let run: RunId = "0198c0de-0000-7000-8000-000000000000".parse().expect("an id");
+        let path = run_root(Path::new("/store"), "my-pipeline", run);
+        assert_eq!(
+            path,
+            Path::new("/store/my-pipeline/0198c0de-0000-7000-8000-000000000000")
+        );
+    }
+}
