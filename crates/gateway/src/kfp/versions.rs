@@ -1,0 +1,178 @@
+//! Versions of pipelines.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use coracle_api::{
+    id::{PipelineId, PipelineVersionId},
+    ir::document::{self, Document},
+};
+use coracle_store::records;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{
+    Options,
+    error::Error,
+    extract::{Body, Ids, Params},
+    name::{VERSION_NAME, checked},
+    page::ListParams,
+    wire::{Empty, PipelineVersion, Time, Url, map, text},
+};
+
+/// One page of versions.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ListPipelineVersionsResponse {
+    /// The page.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pipeline_versions: Vec<PipelineVersion>,
+    /// How many there are in all.
+    total_size: i64,
+    /// Leads to the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_page_token: Option<String>,
+}
+
+impl From<records::PipelineVersion> for PipelineVersion {
+    fn from(row: records::PipelineVersion) -> Self {
+        Self {
+            pipeline_id: Some(row.pipeline_id.to_string()),
+            pipeline_version_id: Some(row.id.to_string()),
+            display_name: text(&row.display_name),
+            name: text(&row.name),
+            description: text(&row.description),
+            created_at: Some(Time(row.created_at)),
+            package_url: text(&row.package_url).map(|url| Url {
+                pipeline_url: Some(url),
+            }),
+            code_source_url: text(&row.code_source_url),
+            pipeline_spec: Some(row.document),
+            tags: map(row.tags),
+            error: None,
+        }
+    }
+}
+
+/// Makes a version from an inline `pipeline_spec`.
+#[utoipa::path(post, path = "/pipelines/{pipeline_id}/versions", tag = "pipelines",
+    params(("pipeline_id" = String, Path)), request_body = PipelineVersion,
+    responses((status = 200, body = PipelineVersion)))]
+pub(super) async fn create(
+    State(options): State<Arc<Options>>,
+    Ids(pipeline_id): Ids<PipelineId>,
+    Body(body): Body<PipelineVersion>,
+) -> Result<Json<PipelineVersion>, Error> {
+    options.records.pipeline(pipeline_id).await?;
+    let row = new_row(&options, pipeline_id, body).await?;
+    options.records.create_pipeline_version(row.clone()).await?;
+    Ok(Json(row.into()))
+}
+
+/// Shows a version.
+#[utoipa::path(get, path = "/pipelines/{pipeline_id}/versions/{pipeline_version_id}", tag = "pipelines",
+    params(("pipeline_id" = String, Path), ("pipeline_version_id" = String, Path)),
+    responses((status = 200, body = PipelineVersion)))]
+pub(super) async fn get(
+    State(options): State<Arc<Options>>,
+    Ids((pipeline_id, id)): Ids<(PipelineId, PipelineVersionId)>,
+) -> Result<Json<PipelineVersion>, Error> {
+    Ok(Json(
+        options.records.pipeline_version(pipeline_id, id).await?.into(),
+    ))
+}
+
+/// Lists a pipeline's versions.
+#[utoipa::path(get, path = "/pipelines/{pipeline_id}/versions", tag = "pipelines",
+    params(("pipeline_id" = String, Path), ListParams),
+    responses((status = 200, body = ListPipelineVersionsResponse)))]
+pub(super) async fn list(
+    State(options): State<Arc<Options>>,
+    Ids(pipeline_id): Ids<PipelineId>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<ListPipelineVersionsResponse>, Error> {
+    let query = params.read()?;
+    options.records.pipeline(pipeline_id).await?;
+    let page = options
+        .records
+        .list_pipeline_versions(pipeline_id, &query.list)
+        .await?;
+    Ok(Json(ListPipelineVersionsResponse {
+        next_page_token: query.next_token(&page),
+        total_size: page.total,
+        pipeline_versions: page.items.into_iter().map(PipelineVersion::from).collect(),
+    }))
+}
+
+/// Deletes a version.
+#[utoipa::path(delete, path = "/pipelines/{pipeline_id}/versions/{pipeline_version_id}", tag = "pipelines",
+    params(("pipeline_id" = String, Path), ("pipeline_version_id" = String, Path)),
+    responses((status = 200, body = Empty)))]
+pub(super) async fn delete(
+    State(options): State<Arc<Options>>,
+    Ids((pipeline_id, id)): Ids<(PipelineId, PipelineVersionId)>,
+) -> Result<Json<Empty>, Error> {
+    options.records.delete_pipeline_version(pipeline_id, id).await?;
+    Ok(Json(Empty {}))
+}
+
+/// A row for the version that `body` describes.
+pub(super) async fn new_row(
+    options: &Options,
+    pipeline_id: PipelineId,
+    body: PipelineVersion,
+) -> Result<records::PipelineVersion, Error> {
+    let package_url = body
+        .package_url
+        .and_then(|url| url.pipeline_url)
+        .filter(|url| !url.is_empty());
+    let spec = match (body.pipeline_spec, package_url) {
+        (Some(spec), _) => spec,
+        (None, Some(_)) => {
+            return Err(Error::Unimplemented(
+                "this version of Coracle does not fetch pipelines from a `package_url`: upload the file, or put \
+                 its content into `pipeline_spec`"
+                    .to_owned(),
+            ));
+        }
+        (None, None) => {
+            return Err(Error::Invalid(
+                "the version has no pipeline: set `pipeline_spec`".to_owned(),
+            ));
+        }
+    };
+    let document = checked_document(spec).await?;
+    let display_name = body.display_name.filter(|name| !name.is_empty());
+    let name = body
+        .name
+        .filter(|name| !name.is_empty())
+        .or_else(|| display_name.clone());
+    let name = checked("version", VERSION_NAME, name)?;
+    Ok(records::PipelineVersion {
+        id: PipelineVersionId::new(),
+        pipeline_id,
+        display_name: checked(
+            "version",
+            VERSION_NAME,
+            Some(display_name.unwrap_or_else(|| name.clone())),
+        )?,
+        name,
+        description: body.description.unwrap_or_default(),
+        code_source_url: body.code_source_url.unwrap_or_default(),
+        package_url: String::new(),
+        tags: body.tags.unwrap_or_default(),
+        document: document.value,
+        created_at: (options.clock)(),
+    })
+}
+
+/// Reads an inline pipeline, off the async threads: it may be tens of megabytes.
+pub(super) async fn checked_document(value: Value) -> Result<Document, Error> {
+    tokio::task::spawn_blocking(move || document::from_value(&value))
+        .await
+        .map_err(|error| Error::internal("the pipeline could not be read", error))?
+        .map_err(|problem| Error::Pipeline {
+            subject: "the pipeline cannot be used",
+            problem,
+        })
+}
