@@ -109,7 +109,22 @@ impl ArtifactId {
     /// Recording the same output twice therefore writes the same row.
     #[must_use]
     pub fn of_output(task: TaskId, attempt: u32, key: &str, position: usize) -> Self {
-        Self(Uuid::new_v5(&task.uuid(), format!("{attempt}/{key}/{position}").as_bytes()))
+        Self(Uuid::new_v5(
+            &task.uuid(),
+            format!("{attempt}/{key}/{position}").as_bytes(),
+        ))
+    }
+}
+
+impl EventId {
+    /// The id of something that happened to a task at `microsecond` since 1970: recording it
+    /// twice writes one row.
+    #[must_use]
+    pub fn of(task: TaskId, reason: &str, message: &str, microsecond: i64) -> Self {
+        Self(Uuid::new_v5(
+            &task.uuid(),
+            format!("{microsecond}/{reason}/{message}").as_bytes(),
+        ))
     }
 }
 

@@ -1,1 +1,16 @@
-//! The pipeline engine: IR to plan to task Pods
+//! The pipeline engine: from the rows of a run to the Pods of its tasks.
+//!
+//! Data flows one way. [`engine`] hears that something changed (a row, a Pod) and wakes the run
+//! it concerns; [`run::observe`] says what is so; [`run::plan`] decides, with no clock and no I/O;
+//! [`run::apply`] writes the rows in one transaction and then creates and deletes Pods. Every
+//! effect may be repeated: ids and Pod names are functions of run, task and attempt.
+//!
+//! - [`engine`]: the service
+//! - [`run`]: one run: its task tree and what happens to it
+//! - [`task`]: one task: inputs, condition, Pod
+
+pub mod engine;
+pub mod run;
+pub mod task;
+
+pub use engine::{Engine, Options};

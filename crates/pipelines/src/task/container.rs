@@ -1,0 +1,463 @@
+//! What a container task runs as: what its launcher fetches, and its Pod. Pure.
+//!
+//! The Pod is small whatever the task is given: inputs, commands and sources travel in the launch
+//! spec, which the launcher fetches from the server.
+
+use std::collections::BTreeMap;
+
+use coracle_api::{
+    id::{RunId, TaskId},
+    ir::{ComponentSpec, ContainerSpec, placeholder, preamble},
+    labels,
+    launch::{
+        ArtifactList, ExecutorInput, ExecutorInputs, ExecutorOutputs, Failure, OutputParameter,
+        ParameterDefault, RuntimeArtifact, Spec,
+    },
+    quantity::Quantity,
+    reason::Reason,
+};
+use indexmap::IndexMap;
+use serde_json::{Map, Value, json};
+
+/// What is the same for all tasks of a server.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where artifacts go: an absolute path or a URI, without a slash at the end.
+    pub artifact_root: String,
+    /// The executable that Pods start: this one.
+    pub launcher: String,
+    /// Where launchers reach the server.
+    pub server_url: String,
+}
+
+/// One attempt to be made.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// The run.
+    pub run_id: RunId,
+    /// The task.
+    pub task_id: TaskId,
+    /// The task's name in its DAG.
+    pub task_name: &'a str,
+    /// The pipeline's name.
+    pub pipeline_name: &'a str,
+    /// From 1.
+    pub attempt: u32,
+    /// Where the Pod goes.
+    pub namespace: &'a str,
+    /// What the launcher shows to be let in.
+    pub token: &'a str,
+    /// The component.
+    pub component: &'a ComponentSpec,
+    /// Its container.
+    pub container: &'a ContainerSpec,
+    /// The input parameters, followed and typed.
+    pub parameters: &'a Map<String, Value>,
+    /// The input artifacts.
+    pub artifacts: BTreeMap<String, ArtifactList>,
+    /// What the placeholders about the run stand for.
+    pub context: BTreeMap<String, String>,
+}
+
+/// What an attempt runs as.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Built {
+    /// What the launcher fetches.
+    pub launch: Spec,
+    /// The Pod, as JSON.
+    pub pod: Value,
+    /// The Pod's name.
+    pub pod_name: String,
+}
+
+/// The name of the Pod of an attempt: the same for the same attempt, unlike any other's.
+#[must_use]
+pub fn pod_name(task_name: &str, task: TaskId, attempt: u32) -> String {
+    let readable = sanitised(task_name, 40);
+    let digits = task.uuid().simple().to_string();
+    format!("{readable}-{}-{attempt}", &digits[..10])
+}
+
+/// Works out launch spec and Pod.
+///
+/// # Errors
+/// `PlaceholderUnresolved` or `InputTypeMismatch`, when image, environment or resources cannot be
+/// read.
+pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
+    let launch = launch_spec(order, settings);
+    let pod_name = pod_name(order.task_name, order.task_id, order.attempt);
+    let text = |what: &str, text: &str| {
+        let scope = placeholder::Scope {
+            input: &launch.executor_input,
+            declared: &launch.input_parameters,
+            context: &order.context,
+        };
+        placeholder::resolve_text(text, &scope).map_err(|error| Failure {
+            reason: Reason::PlaceholderUnresolved,
+            message: format!("{what}: {error}"),
+        })
+    };
+    let mut env = vec![
+        json!({"name": labels::SERVER_ENV, "value": settings.server_url}),
+        json!({"name": labels::TOKEN_ENV, "value": order.token}),
+    ];
+    for variable in &order.container.env {
+        let value = text(
+            &format!("environment variable `{}`", variable.name),
+            &variable.value,
+        )?;
+        env.push(json!({"name": variable.name, "value": value}));
+    }
+    let mut annotations = Map::new();
+    if let Some(preamble) = preamble::parse(&order.container.command, &order.container.args) {
+        annotations.insert(
+            labels::PYTHON_REQUIREMENTS.to_owned(),
+            json!(json!(preamble.requirements).to_string()),
+        );
+    }
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name,
+            "namespace": order.namespace,
+            "labels": {
+                (labels::RUN_ID): order.run_id,
+                (labels::TASK_ID): order.task_id,
+                (labels::ATTEMPT): order.attempt.to_string(),
+                (labels::TASK_NAME): sanitised(order.task_name, 63),
+            },
+            "annotations": annotations,
+        },
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{
+                "name": "main",
+                "image": text("the image", &order.container.image)?,
+                "command": [settings.launcher, "launch"],
+                "env": env,
+                "resources": resources(order.container, text)?,
+            }],
+        },
+    });
+    Ok(Built {
+        launch,
+        pod,
+        pod_name,
+    })
+}
+
+fn launch_spec(order: &Order<'_>, settings: &Settings) -> Spec {
+    let digits = order.task_id.uuid().simple().to_string();
+    // Unique to the attempt, so that a second attempt never finds what the first left half-made.
+    let folder = format!(
+        "{}/{}/{}/{}/{}-{}",
+        settings.artifact_root,
+        sanitised(order.pipeline_name, 128),
+        order.run_id,
+        sanitised(order.task_name, 128),
+        &digits[..10],
+        order.attempt
+    );
+    let scratch = format!("/tmp/coracle/{}-{}", order.task_id, order.attempt);
+    let outputs = &order.component.output_definitions;
+    let parameters: IndexMap<_, _> = outputs
+        .parameters
+        .keys()
+        .map(|name| {
+            (
+                name.clone(),
+                OutputParameter {
+                    output_file: format!("{scratch}/outputs/{}", sanitised(name, 128)),
+                },
+            )
+        })
+        .collect();
+    let artifacts: IndexMap<_, _> = outputs
+        .artifacts
+        .iter()
+        .map(|(name, declared)| {
+            let artifact = RuntimeArtifact {
+                name: name.clone(),
+                artifact_type: declared.artifact_type.clone(),
+                uri: format!("{folder}/{}", sanitised(name, 128)),
+                metadata: declared.metadata.clone(),
+                custom_path: None,
+            };
+            (
+                name.clone(),
+                ArtifactList {
+                    artifacts: vec![artifact],
+                },
+            )
+        })
+        .collect();
+    let inputs = ExecutorInputs {
+        parameter_values: order
+            .parameters
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+        artifacts: order
+            .artifacts
+            .iter()
+            .map(|(name, artifacts)| (name.clone(), artifacts.clone()))
+            .collect(),
+    };
+    Spec {
+        run_id: order.run_id,
+        task_id: order.task_id,
+        attempt: order.attempt,
+        command: order.container.command.clone(),
+        args: order.container.args.clone(),
+        executor_input: ExecutorInput {
+            inputs,
+            outputs: ExecutorOutputs {
+                parameters,
+                artifacts,
+                output_file: format!("{folder}/executor_output.json"),
+            },
+        },
+        input_parameters: order
+            .component
+            .input_definitions
+            .parameters
+            .iter()
+            .map(|(name, input)| {
+                let default_value = input.default_value.clone();
+                (
+                    name.clone(),
+                    ParameterDefault {
+                        parameter_type: input.parameter_type,
+                        default_value,
+                    },
+                )
+            })
+            .collect(),
+        output_parameters: outputs
+            .parameters
+            .iter()
+            .map(|(name, output)| (name.clone(), output.parameter_type))
+            .collect(),
+        context: order.context.clone(),
+        log_uri: format!("{folder}/executor-logs"),
+    }
+}
+
+/// Requests and limits. The texts win over the older numbers.
+fn resources(
+    container: &ContainerSpec,
+    text: impl Fn(&str, &str) -> Result<String, Failure>,
+) -> Result<Value, Failure> {
+    let Some(declared) = &container.resources else {
+        return Ok(json!({}));
+    };
+    let quantity = |what: &str, written: &Option<String>, number: Option<f64>, unit: &str| {
+        let value = match written {
+            Some(written) if !written.is_empty() => text(what, written)?,
+            _ => match number {
+                Some(number) if number > 0.0 => format!("{number}{unit}"),
+                _ => return Ok(None),
+            },
+        };
+        value.parse::<Quantity>().map_err(|error| Failure {
+            reason: Reason::InputTypeMismatch,
+            message: format!("{what}: {error}"),
+        })?;
+        Ok(Some(value))
+    };
+    let mut limits = Map::new();
+    let mut requests = Map::new();
+    let put = |to: &mut Map<String, Value>, name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            to.insert(name.to_owned(), Value::String(value));
+        }
+    };
+    put(
+        &mut limits,
+        "cpu",
+        quantity(
+            "the CPU limit",
+            &declared.resource_cpu_limit,
+            declared.cpu_limit,
+            "",
+        )?,
+    );
+    put(
+        &mut requests,
+        "cpu",
+        quantity(
+            "the CPU request",
+            &declared.resource_cpu_request,
+            declared.cpu_request,
+            "",
+        )?,
+    );
+    let memory = quantity(
+        "the memory limit",
+        &declared.resource_memory_limit,
+        declared.memory_limit,
+        "G",
+    )?;
+    put(&mut limits, "memory", memory);
+    let memory = quantity(
+        "the memory request",
+        &declared.resource_memory_request,
+        declared.memory_request,
+        "G",
+    )?;
+    put(&mut requests, "memory", memory);
+    if let Some(accelerator) = &declared.accelerator {
+        let count = match (&accelerator.resource_count, &accelerator.count) {
+            (written, _) if !written.is_empty() => text("the accelerator count", written)?,
+            (_, Some(Value::String(number))) => number.clone(),
+            (_, Some(number)) => number.to_string(),
+            (_, None) => "1".to_owned(),
+        };
+        let kind = if accelerator.resource_type.is_empty() {
+            &accelerator.kind
+        } else {
+            &accelerator.resource_type
+        };
+        let kind = text("the accelerator type", kind)?;
+        put(
+            &mut limits,
+            &accelerator_resource(&kind),
+            quantity("the accelerator count", &Some(count), None, "")?,
+        );
+    }
+    Ok(json!({"limits": limits, "requests": requests}))
+}
+
+/// The Kubernetes resource of an accelerator: `NVIDIA_TESLA_T4` and the like are Google's names
+/// for what Kubernetes counts as `nvidia.com/gpu`.
+fn accelerator_resource(kind: &str) -> String {
+    let lower = kind.to_ascii_lowercase();
+    if kind.contains('/') {
+        kind.to_owned()
+    } else if lower.starts_with("nvidia") || lower.is_empty() || lower == "gpu" {
+        "nvidia.com/gpu".to_owned()
+    } else {
+        kind.to_owned()
+    }
+}
+
+/// Text as one component of a name or path: lower-case letters, digits, dashes.
+fn sanitised(text: &str, longest: usize) -> String {
+    let mut name: String = text
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .take(longest)
+        .collect();
+    while name.ends_with('-') {
+        name.pop();
+    }
+    let name = name.trim_start_matches('-');
+    if name.is_empty() {
+        "task".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn built(executor: Value, parameters: Value) -> Result<Built, Failure> {
+        let component: ComponentSpec = serde_json::from_value(json!({
+            "executorLabel": "e",
+            "outputDefinitions": {
+                "parameters": {"Output": {"parameterType": "STRING"}},
+                "artifacts": {"model": {"artifactType": {"schemaTitle": "system.Model"}}}
+            }
+        }))
+        .expect("component");
+        let container: ContainerSpec = serde_json::from_value(executor).expect("container");
+        let run_id: RunId = "0198c0de-0000-7000-8000-000000000001".parse().expect("id");
+        let parameters = parameters.as_object().expect("object").clone();
+        let order = Order {
+            run_id,
+            task_id: TaskId::at(run_id, "root.train"),
+            task_name: "Train it!",
+            pipeline_name: "my pipeline",
+            attempt: 2,
+            namespace: "default",
+            token: "secret",
+            component: &component,
+            container: &container,
+            parameters: &parameters,
+            artifacts: BTreeMap::new(),
+            context: BTreeMap::new(),
+        };
+        let settings = Settings {
+            artifact_root: "/data/artifacts".into(),
+            launcher: "/bin/coracle".into(),
+            server_url: "http://127.0.0.1:4242".into(),
+        };
+        build(&order, &settings)
+    }
+
+    #[test]
+    fn every_attempt_writes_to_a_place_of_its_own() {
+        let built = built(json!({"image": "alpine", "command": ["true"]}), json!({})).expect("builds");
+        let outputs = &built.launch.executor_input.outputs;
+        let uri = &outputs.artifacts["model"].artifacts[0].uri;
+        assert!(
+            uri.starts_with("/data/artifacts/my-pipeline/0198c0de-0000-7000-8000-000000000001/train-it/"),
+            "{uri}"
+        );
+        assert!(uri.ends_with("-2/model"), "{uri}");
+        assert!(
+            built.pod_name.starts_with("train-it-") && built.pod_name.ends_with("-2"),
+            "{}",
+            built.pod_name
+        );
+        assert!(
+            !built.pod.to_string().contains("alpine\",\"command\":[\"true"),
+            "the command stays out of the Pod"
+        );
+    }
+
+    #[test]
+    fn resources_are_kubernetes_quantities_wherever_they_come_from() {
+        let built = built(
+            json!({"image": "alpine", "resources": {
+                "cpuLimit": 2, "resourceCpuRequest": "500m", "memoryLimit": 0.5, "resourceMemoryRequest": "{{$.inputs.parameters['mem']}}",
+                "accelerator": {"type": "NVIDIA_TESLA_T4", "count": "2"}
+            }}),
+            json!({"mem": "64Mi"}),
+        )
+        .expect("builds");
+        assert_eq!(
+            built.pod["spec"]["containers"][0]["resources"],
+            json!({
+                "limits": {"cpu": "2", "memory": "0.5G", "nvidia.com/gpu": "2"},
+                "requests": {"cpu": "500m", "memory": "64Mi"}
+            })
+        );
+    }
+
+    #[test]
+    fn a_quantity_that_is_none_fails_with_its_text() {
+        let failure = built(
+            json!({"image": "alpine", "resources": {"resourceMemoryLimit": "a lot"}}),
+            json!({}),
+        )
+        .expect_err("must fail");
+        assert_eq!(failure.reason, Reason::InputTypeMismatch);
+        assert!(
+            failure
+                .message
+                .starts_with("the memory limit: `a lot` is not a quantity"),
+            "{}",
+            failure.message
+        );
+    }
+}
