@@ -1,0 +1,188 @@
+"""`kubectl` against the server: what the Kubernetes API shows of runs, and takes from users."""
+
+import json
+import subprocess
+
+import pytest
+import runs
+import yaml
+from kfp import dsl
+from server import environment
+
+
+@dsl.container_component
+def say(text: str):
+    return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["echo"], args=[text])
+
+
+@dsl.container_component
+def talk_and_wait(command: str):
+    return dsl.ContainerSpec(
+        image=runs.SHELL_IMAGE, command=["sh", "-c", 'echo first line; eval "$0"; echo last line'], args=[command]
+    )
+
+
+@dsl.pipeline(name="kubectl-probe")
+def spoken(text: str = "hello kubectl"):
+    say(text=text)
+
+
+@dsl.pipeline(name="kubectl-wait")
+def waiting(command: str):
+    talk_and_wait(command=command)
+
+
+def pod_of(run: runs.Run, task: str) -> str:
+    return run.task(task)["pod_name"]
+
+
+def test_pods_of_all_namespaces_are_listed(server, kubectl):
+    run = runs.succeed(server, spoken)
+    lines = kubectl("get", "pods", "-A").stdout.splitlines()
+    assert lines[0].split()[:5] == ["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS"]
+    row = next(line.split() for line in lines if pod_of(run, "say") in line)
+    assert row[3] == "Completed"
+
+
+def test_a_pod_is_shown_whole_and_says_which_run_it_belongs_to(server, kubectl):
+    run = runs.succeed(server, spoken)
+    pod = yaml.safe_load(kubectl("get", "pod", pod_of(run, "say"), "-o", "yaml").stdout)
+    assert pod["metadata"]["labels"]["pipeline/runid"] == run.id
+    assert pod["status"]["phase"] == "Succeeded"
+    assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
+    assert pod["spec"]["nodeName"]
+
+
+def test_pods_are_found_by_the_runs_label(server, kubectl):
+    run = runs.succeed(server, spoken)
+    runs.succeed(server, spoken)
+    found = kubectl("get", "pods", "-l", f"pipeline/runid={run.id}", "-o", "name").stdout.split()
+    assert found == [f"pod/{pod_of(run, 'say')}"]
+
+
+def test_pods_are_found_by_a_field(server, kubectl):
+    run = runs.succeed(server, spoken)
+    selectors = f"metadata.name={pod_of(run, 'say')},status.phase=Succeeded"
+    assert pod_of(run, "say") in kubectl("get", "pods", "-A", "--field-selector", selectors).stdout
+    none = kubectl("get", "pods", "-A", "--field-selector", "status.phase=Unknown", "-o", "name").stdout
+    assert none == ""
+
+
+def test_the_log_of_an_ended_task_is_there(server, kubectl):
+    run = runs.succeed(server, spoken)
+    assert kubectl("logs", pod_of(run, "say")).stdout == "hello kubectl\n"
+    assert kubectl("logs", pod_of(run, "say"), "--tail=1").stdout == "hello kubectl\n"
+
+
+def test_the_log_is_followed_while_the_task_is_at_work(server, kubectl, gate):
+    run_id = runs.submit(server, waiting, command=gate.shell)
+    gate.wait_reached()
+    pod = pod_of(runs.read(server, run_id), "talk-and-wait")
+    with subprocess.Popen(
+        server.kubectl_command("logs", "-f", pod), stdout=subprocess.PIPE, text=True, env=environment()
+    ) as following:
+        assert following.stdout.readline() == "first line\n"
+        gate.open()
+        assert following.stdout.readline() == "last line\n"
+        assert following.stdout.read() == ""
+        assert following.wait(timeout=30) == 0
+    assert runs.finish(server, run_id).state == "SUCCEEDED"
+
+
+def test_a_pod_at_work_is_shown_running_and_can_be_waited_for(server, kubectl, gate):
+    run_id = runs.submit(server, waiting, command=gate.shell)
+    gate.wait_reached()
+    pod = pod_of(runs.read(server, run_id), "talk-and-wait")
+    kubectl("wait", f"pod/{pod}", "--for=jsonpath={.status.phase}=Running", "--timeout=20s")
+    gate.open()
+    kubectl("wait", f"pod/{pod}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=20s")
+
+
+def test_deleting_a_pod_at_work_fails_its_task_with_a_reason(server, kubectl, gate):
+    run_id = runs.submit(server, waiting, command=gate.shell)
+    gate.wait_reached()
+    kubectl("delete", "pod", pod_of(runs.read(server, run_id), "talk-and-wait"))
+    gate.wait_left()
+    run = runs.finish(server, run_id)
+    assert run.state == "FAILED", run.describe()
+    assert "PodDeleted" in run.failure("talk-and-wait")
+
+
+def test_an_ended_pod_can_be_deleted_and_the_run_stays(server, kubectl):
+    run = runs.succeed(server, spoken)
+    pod = pod_of(run, "say")
+    kubectl("delete", "pod", pod)
+    assert kubectl("get", "pod", pod, check=False).returncode != 0
+    assert runs.read(server, run.id).state == "SUCCEEDED"
+    assert runs.log(server, run, "say") == "hello kubectl\n"
+
+
+def test_what_does_not_exist_is_said_in_kubernetes_words(server, kubectl):
+    ended = kubectl("get", "pod", "no-such-pod", check=False)
+    assert ended.returncode == 1
+    assert 'Error from server (NotFound): pods "no-such-pod" not found' in ended.stderr
+
+
+def test_a_pod_of_the_users_own_runs(server, kubectl):
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "own-pod"},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{"name": "main", "image": runs.SHELL_IMAGE, "command": ["sh", "-c", "echo own; exit 4"]}],
+        },
+    }
+    kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+    kubectl("wait", "pod/own-pod", "--for=jsonpath={.status.phase}=Failed", "--timeout=30s")
+    shown = json.loads(kubectl("get", "pod", "own-pod", "-o", "json").stdout)
+    assert shown["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 4
+    assert kubectl("logs", "own-pod").stdout == "own\n"
+    kubectl("delete", "pod", "own-pod")
+
+
+@pytest.mark.parametrize("kind", ["configmap", "secret"])
+def test_configuration_is_made_changed_read_and_deleted(server, kubectl, kind):
+    generic = ["generic"] if kind == "secret" else []
+    kubectl("create", kind, *generic, "settings", "--from-literal=colour=red")
+    kubectl("label", kind, "settings", "team=blue")
+    kubectl("patch", kind, "settings", "--type=merge", "-p", '{"metadata":{"annotations":{"note":"n"}}}')
+    shown = json.loads(kubectl("get", kind, "settings", "-o", "json").stdout)
+    assert shown["metadata"]["labels"] == {"team": "blue"}
+    assert shown["metadata"]["annotations"]["note"] == "n"
+    assert list(shown["data"]) == ["colour"]
+    kubectl("delete", kind, "settings")
+    assert kubectl("get", kind, "settings", check=False).returncode == 1
+
+
+def test_a_secret_reaches_a_task_as_a_file_and_as_a_variable(server, kubectl):
+    from kfp import kubernetes
+
+    @dsl.container_component
+    def show():
+        return dsl.ContainerSpec(
+            image=runs.SHELL_IMAGE, command=["sh", "-c", 'echo "$(cat /etc/login/username) $PASSWORD"']
+        )
+
+    @dsl.pipeline(name="secret-probe")
+    def pipeline():
+        task = show()
+        kubernetes.use_secret_as_volume(task, secret_name="login", mount_path="/etc/login")
+        kubernetes.use_secret_as_env(task, secret_name="login", secret_key_to_env={"password": "PASSWORD"})
+
+    kubectl("create", "secret", "generic", "login", "--from-literal=username=ada", "--from-literal=password=pi")
+    run = runs.succeed(server, pipeline)
+    assert runs.log(server, run, "show") == "ada pi\n"
+
+
+def test_the_kinds_are_discovered(server, kubectl):
+    names = kubectl("api-resources", "--no-headers", "-o", "name").stdout.split()
+    expected = {"configmaps", "events", "namespaces", "persistentvolumeclaims", "pods", "secrets"}
+    assert expected <= {name.split(".")[0] for name in names}
+
+
+def test_events_tell_what_happened_to_a_pod(server, kubectl):
+    run = runs.succeed(server, spoken)
+    selector = f"involvedObject.name={pod_of(run, 'say')}"
+    events = json.loads(kubectl("get", "events", "--field-selector", selector, "-o", "json").stdout)["items"]
+    assert {"Scheduled", "Started"} <= {event["reason"] for event in events}
