@@ -6,11 +6,15 @@
 use std::{
     future::Future,
     ops::{Deref, DerefMut},
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
-use sqlx::{Connection, SqliteConnection};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 /// The database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,28 +38,50 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        match result_code(&error) {
-            Some(8) => Self::ReadOnly(error),
-            Some(11 | 26) => Self::Corrupt(error),
-            Some(13) => Self::DiskFull(error),
-            _ => Self::Failed(error),
+        match Cause::of(&error) {
+            Cause::DiskFull => Self::DiskFull(error),
+            Cause::ReadOnly => Self::ReadOnly(error),
+            Cause::Corrupt => Self::Corrupt(error),
+            Cause::CannotOpen | Cause::Other => Self::Failed(error),
         }
     }
 }
 
-/// SQLite's primary result code: 8 is read-only, 11 and 26 are corruption, 13 is a full disk, 14
-/// a file that cannot be opened.
-pub(crate) fn result_code(error: &sqlx::Error) -> Option<i32> {
-    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
-    Some(code & 0xff)
+/// What SQLite's result codes come down to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    DiskFull,
+    ReadOnly,
+    Corrupt,
+    /// A file cannot be opened or made.
+    CannotOpen,
+    Other,
+}
+
+impl Cause {
+    pub(crate) fn of(error: &sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|error| error.code());
+        let Some(code) = code.and_then(|code| code.parse::<i32>().ok()) else {
+            return Self::Other;
+        };
+        // The low byte is the kind of error, the rest says more.
+        match (code, code & 0xff) {
+            // 4874: no space for the index of the write-ahead log.
+            (_, 13) | (4874, _) => Self::DiskFull,
+            (_, 8) => Self::ReadOnly,
+            (_, 11 | 26) => Self::Corrupt,
+            (_, 14) => Self::CannotOpen,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// The connections.
 #[derive(Debug)]
 pub(crate) struct Database {
-    writer: Pool,
+    writer: Arc<Pool>,
     /// Absent when the one connection serves both.
-    readers: Option<Pool>,
+    readers: Option<Arc<Pool>>,
 }
 
 impl Database {
@@ -68,12 +94,12 @@ impl Database {
     }
 
     /// A connection to read with. Holding two at once can wait for ever.
-    pub(crate) async fn reader(&self) -> Result<Lease<'_>, Error> {
+    pub(crate) async fn reader(&self) -> Result<Lease, Error> {
         self.readers.as_ref().unwrap_or(&self.writer).lease().await
     }
 
     /// The connection to write with. Whoever holds it is the only writer.
-    pub(crate) async fn writer(&self) -> Result<Lease<'_>, Error> {
+    pub(crate) async fn writer(&self) -> Result<Lease, Error> {
         self.writer.lease().await
     }
 
@@ -89,26 +115,30 @@ impl Database {
 #[derive(Debug)]
 struct Pool {
     size: u32,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     idle: Mutex<Vec<SqliteConnection>>,
 }
 
 impl Pool {
-    fn new(connections: Vec<SqliteConnection>) -> Self {
-        Self {
+    fn new(connections: Vec<SqliteConnection>) -> Arc<Self> {
+        Arc::new(Self {
             size: u32::try_from(connections.len()).unwrap_or(u32::MAX),
-            permits: Semaphore::new(connections.len()),
+            permits: Arc::new(Semaphore::new(connections.len())),
             idle: Mutex::new(connections),
-        }
+        })
     }
 
-    async fn lease(&self) -> Result<Lease<'_>, Error> {
-        let permit = self.permits.acquire().await.map_err(|_| Error::Closed)?;
+    async fn lease(self: &Arc<Self>) -> Result<Lease, Error> {
+        let permits = Arc::clone(&self.permits);
+        let permit = permits.acquire_owned().await.map_err(|_| Error::Closed)?;
         let connection = self.idle.lock().pop().ok_or(Error::Closed)?;
         Ok(Lease {
-            pool: self,
             connection: Some(connection),
-            _permit: permit,
+            is_in_transaction: false,
+            place: Some(Place {
+                pool: Arc::clone(self),
+                _permit: permit,
+            }),
         })
     }
 
@@ -126,15 +156,47 @@ impl Pool {
     }
 }
 
-/// A connection that goes back when dropped.
-pub(crate) struct Lease<'pool> {
-    pool: &'pool Pool,
-    connection: Option<SqliteConnection>,
-    // Released after `drop` has put the connection back.
-    _permit: SemaphorePermit<'pool>,
+/// Where a leased connection belongs.
+struct Place {
+    pool: Arc<Pool>,
+    // Released after the connection is back.
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Deref for Lease<'_> {
+impl Place {
+    fn put_back(self, connection: SqliteConnection) {
+        self.pool.idle.lock().push(connection);
+    }
+}
+
+/// A connection that goes back when dropped, with what is open on it rolled back.
+///
+/// Transactions are plain statements here. SQLite rolls back by itself when a disk is full or
+/// fails; `sqlx` counts that transaction as open for ever, makes savepoints inside it of all that
+/// follow, and reports as committed what never will be.
+pub(crate) struct Lease {
+    connection: Option<SqliteConnection>,
+    is_in_transaction: bool,
+    place: Option<Place>,
+}
+
+impl Lease {
+    /// Begins a transaction. One that is not committed is rolled back when the lease is dropped.
+    pub(crate) async fn begin(&mut self) -> Result<(), Error> {
+        self.is_in_transaction = true;
+        sqlx::query("BEGIN").execute(&mut **self).await?;
+        Ok(())
+    }
+
+    /// Makes the transaction durable.
+    pub(crate) async fn commit(&mut self) -> Result<(), Error> {
+        sqlx::query("COMMIT").execute(&mut **self).await?;
+        self.is_in_transaction = false;
+        Ok(())
+    }
+}
+
+impl Deref for Lease {
     type Target = SqliteConnection;
 
     fn deref(&self) -> &SqliteConnection {
@@ -144,7 +206,7 @@ impl Deref for Lease<'_> {
     }
 }
 
-impl DerefMut for Lease<'_> {
+impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
         self.connection
             .as_mut()
@@ -152,9 +214,25 @@ impl DerefMut for Lease<'_> {
     }
 }
 
-impl Drop for Lease<'_> {
+impl Drop for Lease {
     fn drop(&mut self) {
-        self.pool.idle.lock().extend(self.connection.take());
+        let (Some(mut connection), Some(place)) = (self.connection.take(), self.place.take()) else {
+            return;
+        };
+        if !self.is_in_transaction {
+            place.put_back(connection);
+            return;
+        }
+        // Without a runtime the program is ending, and the connection with it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                // An error says that there is no transaction any more.
+                if let Err(error) = sqlx::query("ROLLBACK").execute(&mut connection).await {
+                    tracing::debug!(%error, "there was nothing to roll back");
+                }
+                place.put_back(connection);
+            });
+        }
     }
 }
 
@@ -175,5 +253,86 @@ where
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(Error::Closed.into()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        Location, Store,
+        resources::{self, At, GroupResource, Key},
+    };
+
+    #[tokio::test]
+    async fn a_store_whose_disk_was_full_goes_on_and_loses_nothing_it_acknowledged() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::File(directory.path().join("store.db"));
+        let store = Store::open(location.clone()).await.unwrap();
+        let pods = GroupResource::new("", "pods");
+        let mut acknowledged = Vec::new();
+        for round in 0..3 {
+            limit_pages(&store, 200 + round * 50).await;
+            let mut refused = 0;
+            for number in 0.. {
+                // Small ones fit in places where large ones do not.
+                let text = "x".repeat(if number % 3 == 0 { 10 } else { 3000 });
+                let name = format!("{round}-{number:04}");
+                let key = Key {
+                    resource: pods.clone(),
+                    namespace: "a".to_owned(),
+                    name,
+                };
+                match store.resources().create(key.clone(), json!({"text": text})).await {
+                    Ok(object) => acknowledged.push(object),
+                    Err(resources::Error::Database(Error::DiskFull(_))) => refused += 1,
+                    Err(error) => panic!("{error:?}"),
+                }
+                if refused == 20 {
+                    break;
+                }
+            }
+        }
+        limit_pages(&store, i64::from(i32::MAX)).await;
+        let list = store
+            .resources()
+            .list(&pods, None, At::Latest, None, None)
+            .await
+            .unwrap();
+        assert_eq!(list.objects, acknowledged);
+        store.close().await;
+        let store = Store::open(location).await.unwrap();
+        let list = store
+            .resources()
+            .list(&pods, None, At::Latest, None, None)
+            .await
+            .unwrap();
+        assert_eq!(list.objects, acknowledged);
+    }
+
+    #[tokio::test]
+    async fn what_is_abandoned_in_a_transaction_is_rolled_back() {
+        let store = Store::open(Location::Memory).await.unwrap();
+        let before = store.resources().revision().await.unwrap();
+        let mut lease = store.database.writer().await.unwrap();
+        lease.begin().await.unwrap();
+        sqlx::query("UPDATE resource_revision SET latest = 99")
+            .execute(&mut *lease)
+            .await
+            .unwrap();
+        drop(lease);
+        assert_eq!(store.resources().revision().await.unwrap(), before);
+    }
+
+    /// Makes the disk as large as so many pages, as far as the writer knows.
+    async fn limit_pages(store: &Store, pages: i64) {
+        let mut writer = store.database.writer().await.unwrap();
+        let sql = format!("PRAGMA max_page_count = {pages}");
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .execute(&mut *writer)
+            .await
+            .unwrap();
     }
 }

@@ -15,7 +15,7 @@ use sqlx::{
 
 use crate::{
     Location,
-    database::{Database, result_code},
+    database::{Cause, Database},
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!();
@@ -76,6 +76,15 @@ pub enum OpenError {
     /// There is no space left.
     #[error("the disk that holds the database `{}` is full: free some space, then start again", path.display())]
     DiskFull {
+        /// The file.
+        path: PathBuf,
+        /// What was refused.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// Its folder does not exist.
+    #[error("the folder of the database `{}` does not exist: create it, then start again", path.display())]
+    NoFolder {
         /// The file.
         path: PathBuf,
         /// What was refused.
@@ -174,6 +183,10 @@ enum Found {
 fn look(path: &Path) -> Result<Found, OpenError> {
     let refuse = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => OpenError::ReadOnly {
+            path: path.to_owned(),
+            source: error.into(),
+        },
+        io::ErrorKind::NotFound => OpenError::NoFolder {
             path: path.to_owned(),
             source: error.into(),
         },
@@ -310,23 +323,54 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), O
 
 fn refused(path: &Path, error: sqlx::Error) -> OpenError {
     let path = path.to_owned();
-    match result_code(&error) {
-        // 14: the file itself was opened before, so it is its folder that takes no new file.
-        Some(8 | 14) => OpenError::ReadOnly {
+    match Cause::of(&error) {
+        // The file itself was opened before, so it is its folder that takes no new file.
+        Cause::ReadOnly | Cause::CannotOpen => OpenError::ReadOnly {
             path,
             source: error.into(),
         },
-        Some(11 | 26) => OpenError::Corrupt {
+        Cause::Corrupt => OpenError::Corrupt {
             path,
             source: error.into(),
         },
-        Some(13) => OpenError::DiskFull {
+        Cause::DiskFull => OpenError::DiskFull {
             path,
             source: error.into(),
         },
-        _ => OpenError::Other {
+        Cause::Other => OpenError::Other {
             path,
             source: error.into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_without_space_for_the_schema_is_told() {
+        let mut connection = options()
+            .in_memory(true)
+            .pragma("max_page_count", "5")
+            .connect()
+            .await
+            .unwrap();
+        let error = migrate(Path::new("store.db"), &mut connection).await.unwrap_err();
+        assert!(matches!(error, OpenError::DiskFull { .. }), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "the disk that holds the database `store.db` is full: free some space, then start again"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_written_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        open(Location::File(path.clone())).await.unwrap().close().await;
+        let mut connection = options().filename(&path).read_only(true).connect().await.unwrap();
+        let error = migrate(&path, &mut connection).await.unwrap_err();
+        assert!(matches!(error, OpenError::ReadOnly { .. }), "{error:?}");
     }
 }

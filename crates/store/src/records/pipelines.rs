@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coracle_api::id::{PipelineId, PipelineVersionId};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::{
     Error, Page, Pipeline, PipelineVersion, Records, Result,
@@ -64,7 +64,7 @@ impl Records {
         let records = self.clone();
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
-            let mut transaction = writer.begin().await?;
+            writer.begin().await?;
             sqlx::query(
                 "INSERT INTO pipelines (id, namespace, name, display_name, created_at, description, tags)
                  VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -76,14 +76,14 @@ impl Records {
             .bind(pipeline.created_at.as_microsecond())
             .bind(&pipeline.description)
             .bind(json(&pipeline.tags))
-            .execute(&mut *transaction)
+            .execute(&mut *writer)
             .await
             .map_err(|error| Error::inserting(error, PIPELINE, &pipeline.name))?;
-            insert_tags(&mut transaction, &pipeline.id.to_string(), &pipeline.tags).await?;
+            insert_tags(&mut writer, &pipeline.id.to_string(), &pipeline.tags).await?;
             if let Some(version) = &first {
-                insert_version(&mut transaction, version).await?;
+                insert_version(&mut writer, version).await?;
             }
-            transaction.commit().await?;
+            writer.commit().await?;
             Ok(())
         })
         .await
@@ -150,12 +150,12 @@ impl Records {
         let records = self.clone();
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
-            let mut transaction = writer.begin().await?;
+            writer.begin().await?;
             let pipeline = id.to_string();
             let versions: Vec<(String, String)> =
                 sqlx::query_as("SELECT id, document_digest FROM pipeline_versions WHERE pipeline_id = $1")
                     .bind(&pipeline)
-                    .fetch_all(&mut *transaction)
+                    .fetch_all(&mut *writer)
                     .await?;
             if !versions.is_empty() && !cascade {
                 return Err(Error::InUse {
@@ -165,20 +165,20 @@ impl Records {
                 });
             }
             for (version, digest) in &versions {
-                remove_version(&mut transaction, version, digest).await?;
+                remove_version(&mut writer, version, digest).await?;
             }
             sqlx::query("DELETE FROM tags WHERE owner_id = $1")
                 .bind(&pipeline)
-                .execute(&mut *transaction)
+                .execute(&mut *writer)
                 .await?;
             let done = sqlx::query("DELETE FROM pipelines WHERE id = $1")
                 .bind(&pipeline)
-                .execute(&mut *transaction)
+                .execute(&mut *writer)
                 .await?;
             if done.rows_affected() == 0 {
                 return Err(Error::not_found(PIPELINE, id));
             }
-            transaction.commit().await?;
+            writer.commit().await?;
             Ok(())
         })
         .await
@@ -194,9 +194,9 @@ impl Records {
         let records = self.clone();
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
-            let mut transaction = writer.begin().await?;
-            insert_version(&mut transaction, &version).await?;
-            transaction.commit().await?;
+            writer.begin().await?;
+            insert_version(&mut writer, &version).await?;
+            writer.commit().await?;
             Ok(())
         })
         .await
@@ -283,18 +283,18 @@ impl Records {
         let records = self.clone();
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
-            let mut transaction = writer.begin().await?;
+            writer.begin().await?;
             let version = id.to_string();
             let digest: String = sqlx::query_scalar(
                 "SELECT document_digest FROM pipeline_versions WHERE id = $1 AND pipeline_id = $2",
             )
             .bind(&version)
             .bind(pipeline_id.to_string())
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut *writer)
             .await?
             .ok_or_else(|| Error::not_found(VERSION, id))?;
-            remove_version(&mut transaction, &version, &digest).await?;
-            transaction.commit().await?;
+            remove_version(&mut writer, &version, &digest).await?;
+            writer.commit().await?;
             Ok(())
         })
         .await

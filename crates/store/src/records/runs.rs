@@ -5,7 +5,7 @@ use coracle_api::{
     state::{RuntimeState, StorageState},
 };
 use jiff::Timestamp;
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::{
     Change, Error, NewRun, Page, Records, Result, Run, StateChange, experiments, pipelines,
@@ -64,9 +64,9 @@ impl Records {
         let records = self.clone();
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
-            let mut transaction = writer.begin().await?;
-            let experiment = experiments::experiment(&mut transaction, new.experiment_id).await?;
-            let document_digest = pipelines::keep_document(&mut transaction, &new.document).await?;
+            writer.begin().await?;
+            let experiment = experiments::experiment(&mut writer, new.experiment_id).await?;
+            let document_digest = pipelines::keep_document(&mut writer, &new.document).await?;
             let created_at = to_micros(new.created_at);
             let run = Run {
                 id: new.id,
@@ -93,16 +93,16 @@ impl Records {
                 scheduled_at: created_at,
                 finished_at: None,
             };
-            insert(&mut transaction, &run).await?;
+            insert(&mut writer, &run).await?;
             sqlx::query(
                 "UPDATE experiments SET last_run_created_at = $2
                  WHERE id = $1 AND (last_run_created_at IS NULL OR last_run_created_at < $2)",
             )
             .bind(run.experiment_id.to_string())
             .bind(created_at.as_microsecond())
-            .execute(&mut *transaction)
+            .execute(&mut *writer)
             .await?;
-            transaction.commit().await?;
+            writer.commit().await?;
             records.announce(Change::RunCreated(run.id));
             Ok(run)
         })
@@ -223,16 +223,16 @@ impl Records {
         let records = self.clone();
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
-            let mut transaction = writer.begin().await?;
+            writer.begin().await?;
             // What belongs to the run is deleted by its foreign keys.
             let digest: String =
                 sqlx::query_scalar("DELETE FROM runs WHERE id = $1 RETURNING document_digest")
                     .bind(id.to_string())
-                    .fetch_optional(&mut *transaction)
+                    .fetch_optional(&mut *writer)
                     .await?
                     .ok_or_else(|| Error::not_found(KIND, id))?;
-            pipelines::drop_unused_document(&mut transaction, &digest).await?;
-            transaction.commit().await?;
+            pipelines::drop_unused_document(&mut writer, &digest).await?;
+            writer.commit().await?;
             records.announce(Change::RunDeleted(id));
             Ok(())
         })

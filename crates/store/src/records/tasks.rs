@@ -1,7 +1,7 @@
 //! What the engine writes about a run, in one transaction, and reads back.
 
 use coracle_api::id::{RunId, TaskId};
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::{
     Attempt, Change, Commit, Error, Records, Result, RunStatus, Task, TaskEvent, artifacts,
@@ -69,9 +69,9 @@ impl Records {
         to_the_end(async move {
             check_belongs(run_id, &commit)?;
             let mut writer = records.database.writer().await?;
-            let mut transaction = writer.begin().await?;
-            write_status(&mut transaction, run_id, commit.run.as_ref()).await?;
-            write_rows(&mut transaction, &commit)
+            writer.begin().await?;
+            write_status(&mut writer, run_id, commit.run.as_ref()).await?;
+            write_rows(&mut writer, &commit)
                 .await
                 .map_err(|error| match error.as_database_error() {
                     Some(cause) if cause.is_foreign_key_violation() => Error::InvalidCommit {
@@ -84,7 +84,7 @@ impl Records {
                     },
                     _ => error.into(),
                 })?;
-            transaction.commit().await?;
+            writer.commit().await?;
             records.announce(Change::RunChanged(run_id));
             Ok(())
         })

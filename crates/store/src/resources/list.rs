@@ -1,6 +1,6 @@
 //! Lists, now or at an old revision, in pages that all show the same moment.
 
-use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{GroupResource, Object, Resources, Result, row};
 
@@ -49,16 +49,16 @@ impl Resources {
         };
         let mut reader = self.database.reader().await?;
         // One transaction: counter and rows are of the same moment.
-        let mut snapshot = reader.begin().await?;
-        let counter = row::counter(&mut snapshot).await?;
+        reader.begin().await?;
+        let counter = row::counter(&mut reader).await?;
         let (revision, rows) = match at {
-            At::Latest => (counter.latest, page.latest(&mut snapshot).await?),
+            At::Latest => (counter.latest, page.latest(&mut reader).await?),
             At::Revision(revision) => {
                 counter.covers(revision)?;
-                (revision, page.at(&mut snapshot, revision).await?)
+                (revision, page.at(&mut reader, revision).await?)
             }
         };
-        snapshot.rollback().await?;
+        reader.commit().await?;
         drop(reader);
         let mut objects = rows
             .iter()

@@ -8,7 +8,6 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::{Stream, stream};
-use sqlx::Connection as _;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{Event, GroupResource, Resources, Result, row};
@@ -118,8 +117,8 @@ impl Watch {
     async fn read_log(&mut self) -> Result<()> {
         let mut reader = self.database.reader().await?;
         // One transaction: counter and rows are of the same moment.
-        let mut snapshot = reader.begin().await?;
-        let counter = row::counter(&mut snapshot).await?;
+        reader.begin().await?;
+        let counter = row::counter(&mut reader).await?;
         counter.covers(self.seen)?;
         let sql = if self.namespace.is_some() {
             LOG_IN_NAMESPACE
@@ -135,8 +134,8 @@ impl Watch {
             Some(namespace) => query.bind(namespace),
             None => query,
         };
-        let rows = query.fetch_all(&mut *snapshot).await?;
-        snapshot.rollback().await?;
+        let rows = query.fetch_all(&mut *reader).await?;
+        reader.commit().await?;
         let events = rows
             .iter()
             .map(|row| row::logged(&self.resource, row).map(Arc::new))

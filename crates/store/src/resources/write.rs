@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::{Error, Event, EventKind, Key, Object, Resources, Result, row};
 use crate::database::to_the_end;
@@ -18,11 +18,11 @@ impl Resources {
         let resources = self.clone();
         to_the_end(async move {
             let mut writer = resources.database.writer().await?;
-            let mut transaction = writer.begin().await?;
-            if row::object(&mut transaction, &key).await?.is_some() {
+            writer.begin().await?;
+            if row::object(&mut writer, &key).await?.is_some() {
                 return Err(Error::AlreadyExists { key });
             }
-            let revision = next_revision(&mut transaction).await?;
+            let revision = next_revision(&mut writer).await?;
             row::stamp(&mut body, revision);
             let text = body.to_string();
             sqlx::query(
@@ -35,7 +35,7 @@ impl Resources {
             .bind(&key.name)
             .bind(revision.cast_signed())
             .bind(&text)
-            .execute(&mut *transaction)
+            .execute(&mut *writer)
             .await?;
             let object = Object { key, revision, body };
             let event = Event {
@@ -43,8 +43,8 @@ impl Resources {
                 object: object.clone(),
                 previous: None,
             };
-            append(&mut transaction, &event, &text, None).await?;
-            transaction.commit().await?;
+            append(&mut writer, &event, &text, None).await?;
+            writer.commit().await?;
             resources.announce(event);
             Ok(object)
         })
@@ -61,13 +61,13 @@ impl Resources {
         let resources = self.clone();
         to_the_end(async move {
             let mut writer = resources.database.writer().await?;
-            let mut transaction = writer.begin().await?;
-            let current = existing(&mut transaction, &key, Some(expected)).await?;
+            writer.begin().await?;
+            let current = existing(&mut writer, &key, Some(expected)).await?;
             row::stamp(&mut body, current.revision);
             if body == current.body {
                 return Ok(current);
             }
-            let revision = next_revision(&mut transaction).await?;
+            let revision = next_revision(&mut writer).await?;
             row::stamp(&mut body, revision);
             let text = body.to_string();
             sqlx::query(
@@ -80,7 +80,7 @@ impl Resources {
             .bind(&key.name)
             .bind(revision.cast_signed())
             .bind(&text)
-            .execute(&mut *transaction)
+            .execute(&mut *writer)
             .await?;
             let object = Object { key, revision, body };
             let event = Event {
@@ -88,8 +88,8 @@ impl Resources {
                 object: object.clone(),
                 previous: Some(current.body),
             };
-            append(&mut transaction, &event, &text, Some(current.revision)).await?;
-            transaction.commit().await?;
+            append(&mut writer, &event, &text, Some(current.revision)).await?;
+            writer.commit().await?;
             resources.announce(event);
             Ok(object)
         })
@@ -107,9 +107,9 @@ impl Resources {
         let key = key.clone();
         to_the_end(async move {
             let mut writer = resources.database.writer().await?;
-            let mut transaction = writer.begin().await?;
-            let current = existing(&mut transaction, &key, expected).await?;
-            let revision = next_revision(&mut transaction).await?;
+            writer.begin().await?;
+            let current = existing(&mut writer, &key, expected).await?;
+            let revision = next_revision(&mut writer).await?;
             sqlx::query(
                 "DELETE FROM resource_objects
                  WHERE api_group = $1 AND resource = $2 AND namespace = $3 AND name = $4",
@@ -118,7 +118,7 @@ impl Resources {
             .bind(&key.resource.resource)
             .bind(&key.namespace)
             .bind(&key.name)
-            .execute(&mut *transaction)
+            .execute(&mut *writer)
             .await?;
             let mut object = Object {
                 key,
@@ -132,8 +132,8 @@ impl Resources {
                 object: object.clone(),
                 previous: Some(current.body),
             };
-            append(&mut transaction, &event, &text, Some(current.revision)).await?;
-            transaction.commit().await?;
+            append(&mut writer, &event, &text, Some(current.revision)).await?;
+            writer.commit().await?;
             resources.announce(event);
             Ok(object)
         })
@@ -151,22 +151,22 @@ impl Resources {
         let resources = self.clone();
         to_the_end(async move {
             let mut writer = resources.database.writer().await?;
-            let mut transaction = writer.begin().await?;
-            let counter = row::counter(&mut transaction).await?;
+            writer.begin().await?;
+            let counter = row::counter(&mut writer).await?;
             let compacted = below.saturating_sub(1).min(counter.latest);
             if compacted <= counter.oldest {
                 return Ok(0);
             }
             let dropped = sqlx::query("DELETE FROM resource_log WHERE revision <= $1")
                 .bind(compacted.cast_signed())
-                .execute(&mut *transaction)
+                .execute(&mut *writer)
                 .await?
                 .rows_affected();
             sqlx::query("UPDATE resource_revision SET compacted = $1 WHERE id = 1")
                 .bind(compacted.cast_signed())
-                .execute(&mut *transaction)
+                .execute(&mut *writer)
                 .await?;
-            transaction.commit().await?;
+            writer.commit().await?;
             Ok(dropped)
         })
         .await

@@ -130,7 +130,8 @@ async fn a_damaged_file_is_refused_and_left_as_it_was() {
     store.close().await;
     let whole = std::fs::read(&path).unwrap();
     let page = 4096;
-    let damages: [(&str, fn(&mut Vec<u8>, usize)); 5] = [
+    type Damage = fn(&mut Vec<u8>, usize);
+    let damages: [(&str, Damage); 5] = [
         ("not a database", |bytes, _| {
             *bytes = b"hello, this is some text\n".repeat(100)
         }),
@@ -171,7 +172,7 @@ async fn a_folder_that_is_missing_is_named() {
     let (_directory, path) = place();
     let path = path.join("missing.db");
     let error = open(&path).await.unwrap_err();
-    assert!(matches!(error, OpenError::Other { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NoFolder { .. }), "{error:?}");
     assert!(error.to_string().contains("missing.db"));
 }
 

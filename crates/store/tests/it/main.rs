@@ -1,5 +1,7 @@
 //! What the store promises. Every case runs on a store in memory and on one in a file.
 
+#![allow(clippy::unwrap_used, reason = "a case that cannot go on fails by panicking")]
+
 mod experiments;
 mod lists;
 mod location;

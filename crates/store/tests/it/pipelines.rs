@@ -45,7 +45,7 @@ async fn a_pipeline_and_its_first_version_are_read_back(store: &Store) {
         .list_pipelines(Some("team"), &List::default())
         .await
         .unwrap();
-    assert_eq!(page.items, [made.clone()]);
+    assert_eq!(page.items, std::slice::from_ref(&made));
     let page = records
         .list_pipeline_versions(made.id, &List::default())
         .await

@@ -259,7 +259,7 @@ async fn a_list_at_an_old_revision_shows_what_was(store: &Store) {
         );
         match resources.get(&key).await.unwrap() {
             None => resources.create(key, body(step)).await.unwrap(),
-            Some(_) if (random >> 24) % 3 == 0 => resources.delete(&key, None).await.unwrap(),
+            Some(_) if (random >> 24).is_multiple_of(3) => resources.delete(&key, None).await.unwrap(),
             Some(found) => resources.update(key, body(step), found.revision).await.unwrap(),
         };
         moments.push(
