@@ -1,1 +1,73 @@
-//! The embedded Kubernetes API
+//! The embedded Kubernetes API: what `kubectl` and every Kubernetes client speak, over the
+//! objects of [`coracle_store::resources`]. It runs nothing: controllers and the node do, as
+//! clients of this API. A client in the same process needs no socket: a `kube::Client` takes the
+//! router as its service.
+//!
+//! - [`router`]: the API as an axum router; [`bootstrap`]: what must be there before it serves
+//! - [`collect_garbage`]: removes what has lost its owner, and empties namespaces that go
+//! - `kinds`: the table of kinds; `rules` and `columns`: what a row of it refers to
+//! - `request`, `negotiate`, `body`, `selector`: reading requests
+//! - `admission`, `deletion`, `patch`, `validation`: deciding what a write does. Pure
+//! - `handlers`: the verbs; `render`, `status`: answers; `discovery`, `openapi`: what there is
+//!
+//! The engine is one for all kinds: to serve another, add a row.
+
+mod admission;
+mod body;
+mod columns;
+mod deletion;
+mod discovery;
+mod gc;
+mod handlers;
+mod kinds;
+mod negotiate;
+mod object;
+mod openapi;
+mod patch;
+mod render;
+mod request;
+mod rules;
+mod selector;
+mod server;
+mod status;
+mod validation;
+
+use coracle_store::resources::{self, Resources};
+use jiff::Timestamp;
+use serde_json::json;
+use uuid::Uuid;
+
+pub use self::{
+    gc::collect_garbage,
+    server::{Options, router},
+};
+
+/// Makes the namespaces that are always there. May be run again at any time.
+///
+/// # Errors
+///
+/// When the store fails.
+pub async fn bootstrap(resources: &Resources) -> Result<(), BootstrapError> {
+    for name in rules::namespace::PERMANENT {
+        let namespace = json!({"metadata": {"name": name}});
+        let kind = &kinds::NAMESPACES;
+        let admitted = admission::create(kind, "", namespace, Uuid::now_v7(), Timestamp::now());
+        let namespace = admitted.map_err(|error| BootstrapError::Refused(error.to_string()))?;
+        match resources.create(kind.key("", name), namespace).await {
+            Ok(_) | Err(resources::Error::AlreadyExists { .. }) => {}
+            Err(error) => return Err(BootstrapError::Store(error)),
+        }
+    }
+    Ok(())
+}
+
+/// The API could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The store failed.
+    #[error("the namespaces that are always there could not be made")]
+    Store(#[source] resources::Error),
+    /// A rule of the API refuses what the API itself makes.
+    #[error("the namespaces that are always there were refused: {0}")]
+    Refused(String),
+}

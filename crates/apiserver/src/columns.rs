@@ -1,0 +1,277 @@
+//! The columns that `kubectl get` shows for each kind: what kubernetes' `pkg/printers` shows.
+//! Cells are pure functions of an object and the time.
+
+mod event;
+mod node;
+pub(crate) mod pod;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::object;
+
+/// One column.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) name: &'static str,
+    /// `string` or `integer`.
+    pub(crate) kind: &'static str,
+    /// `name` for the column that names the object.
+    pub(crate) format: &'static str,
+    /// 0 is always shown, 1 with `-o wide`.
+    pub(crate) priority: u8,
+    pub(crate) cell: fn(&Value, Timestamp) -> Value,
+}
+
+const fn column(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Column {
+    Column {
+        name,
+        kind: "string",
+        format: "",
+        priority: 0,
+        cell,
+    }
+}
+
+const fn wide(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Column {
+    Column {
+        priority: 1,
+        ..column(name, cell)
+    }
+}
+
+const fn integer(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Column {
+    Column {
+        kind: "integer",
+        ..column(name, cell)
+    }
+}
+
+const NAME: Column = Column {
+    format: "name",
+    ..column("Name", |object, _| object::name(object).into())
+};
+const AGE: Column = column("Age", |object, now| {
+    since(object, "/metadata/creationTimestamp", now)
+});
+
+/// For kinds with nothing better to show.
+pub(crate) const PLAIN: &[Column] = &[NAME, AGE];
+
+pub(crate) const NAMESPACES: &[Column] = &[
+    NAME,
+    column("Status", |object, _| object::text(object, "/status/phase").into()),
+    AGE,
+];
+
+pub(crate) const CONFIG_MAPS: &[Column] = &[
+    NAME,
+    integer("Data", |object, _| {
+        (size(object, "/data") + size(object, "/binaryData")).into()
+    }),
+    AGE,
+];
+
+pub(crate) const SECRETS: &[Column] = &[
+    NAME,
+    column("Type", |object, _| object::text(object, "/type").into()),
+    integer("Data", |object, _| size(object, "/data").into()),
+    AGE,
+];
+
+pub(crate) const SERVICE_ACCOUNTS: &[Column] = &[
+    NAME,
+    integer("Secrets", |object, _| {
+        object::list(object, "/secrets").len().into()
+    }),
+    AGE,
+];
+
+pub(crate) const LEASES: &[Column] = &[
+    NAME,
+    column("Holder", |object, _| {
+        object::text(object, "/spec/holderIdentity").into()
+    }),
+    AGE,
+];
+
+pub(crate) const CLAIMS: &[Column] = &[
+    NAME,
+    column("Status", |claim, _| {
+        let phase = object::text(claim, "/status/phase");
+        if object::is_terminating(claim) {
+            "Terminating".into()
+        } else {
+            phase.into()
+        }
+    }),
+    column("Volume", |claim, _| {
+        object::text(claim, "/spec/volumeName").into()
+    }),
+    column("Capacity", |claim, _| {
+        object::text(claim, "/status/capacity/storage").into()
+    }),
+    column("Access Modes", |claim, _| access_modes(claim).into()),
+    column("StorageClass", |claim, _| {
+        object::text(claim, "/spec/storageClassName").into()
+    }),
+    column("VolumeAttributesClass", |claim, _| {
+        or_unset(object::text(claim, "/spec/volumeAttributesClassName")).into()
+    }),
+    AGE,
+    wide("VolumeMode", |claim, _| {
+        or_unset(object::text(claim, "/spec/volumeMode")).into()
+    }),
+];
+
+pub(crate) const EVENTS: &[Column] = &[
+    column("Last Seen", event::last_seen),
+    column("Type", |event, _| object::text(event, "/type").into()),
+    column("Reason", |event, _| object::text(event, "/reason").into()),
+    column("Object", |event, _| event::subject(event).into()),
+    wide("Subobject", |event, _| {
+        object::text(event, "/involvedObject/fieldPath").into()
+    }),
+    wide("Source", |event, _| event::source(event).into()),
+    column("Message", |event, _| {
+        object::text(event, "/message").trim().into()
+    }),
+    wide("First Seen", event::first_seen),
+    wide("Count", |event, _| event::count(event).into()),
+    Column { priority: 1, ..NAME },
+];
+
+pub(crate) const NODES: &[Column] = &[
+    NAME,
+    column("Status", |node, _| node::status(node).into()),
+    column("Roles", |node, _| node::roles(node).into()),
+    AGE,
+    column("Version", |node, _| {
+        object::text(node, "/status/nodeInfo/kubeletVersion").into()
+    }),
+    wide("Internal-IP", |node, _| node::address(node, "InternalIP").into()),
+    wide("External-IP", |node, _| node::address(node, "ExternalIP").into()),
+    wide("OS-Image", |node, _| node::info(node, "osImage").into()),
+    wide("Kernel-Version", |node, _| {
+        node::info(node, "kernelVersion").into()
+    }),
+    wide("Container-Runtime", |node, _| {
+        node::info(node, "containerRuntimeVersion").into()
+    }),
+];
+
+pub(crate) const PODS: &[Column] = &[
+    NAME,
+    column("Ready", |pod, _| pod::ready(pod).into()),
+    column("Status", |pod, _| pod::status(pod).into()),
+    column("Restarts", |pod, now| pod::restarts(pod, now).into()),
+    AGE,
+    wide("IP", |pod, _| or_none(object::text(pod, "/status/podIP")).into()),
+    wide("Node", |pod, _| {
+        or_none(object::text(pod, "/spec/nodeName")).into()
+    }),
+    wide("Nominated Node", |pod, _| {
+        or_none(object::text(pod, "/status/nominatedNodeName")).into()
+    }),
+    wide("Readiness Gates", |pod, _| pod::gates(pod).into()),
+];
+
+fn access_modes(claim: &Value) -> String {
+    let bound = object::list(claim, "/status/accessModes");
+    let modes = if bound.is_empty() {
+        object::list(claim, "/spec/accessModes")
+    } else {
+        bound
+    };
+    let short = modes.iter().filter_map(Value::as_str).map(|mode| match mode {
+        "ReadWriteOnce" => "RWO",
+        "ReadOnlyMany" => "ROX",
+        "ReadWriteMany" => "RWX",
+        "ReadWriteOncePod" => "RWOP",
+        other => other,
+    });
+    short.collect::<Vec<_>>().join(",")
+}
+
+fn size(object: &Value, pointer: &str) -> usize {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_object)
+        .map_or(0, serde_json::Map::len)
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "<none>" } else { text }
+}
+
+fn or_unset(text: &str) -> &str {
+    if text.is_empty() { "<unset>" } else { text }
+}
+
+/// How long ago the time at the pointer is.
+fn since(object: &Value, pointer: &str, now: Timestamp) -> Value {
+    object::time_at(object, pointer)
+        .map_or_else(|| "<unknown>".to_owned(), |then| age(then, now))
+        .into()
+}
+
+/// How long ago that was, for people: kubernetes' `duration.HumanDuration`.
+pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.as_second() - then.as_second();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    // Up to a bound, the larger unit is followed by the smaller one, unless that is 0.
+    let pair = |large: i64, unit: &str, small: i64, small_unit: &str| {
+        if small == 0 {
+            format!("{large}{unit}")
+        } else {
+            format!("{large}{unit}{small}{small_unit}")
+        }
+    };
+    match seconds {
+        ..-1 => "<invalid>".to_owned(),
+        -1..0 => "0s".to_owned(),
+        _ if seconds < 120 => format!("{seconds}s"),
+        _ if minutes < 10 => pair(minutes, "m", seconds % 60, "s"),
+        _ if minutes < 180 => format!("{minutes}m"),
+        _ if hours < 8 => pair(hours, "h", minutes % 60, "m"),
+        _ if hours < 48 => format!("{hours}h"),
+        _ if hours < 192 => pair(days, "d", hours % 24, "h"),
+        _ if days < 365 * 2 => format!("{days}d"),
+        _ if days < 365 * 8 => pair(days / 365, "y", days % 365, "d"),
+        _ => format!("{}y", days / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_read_as_kubectl_writes_them() {
+        let then = Timestamp::from_second(1_000_000_000).unwrap();
+        let (minute, hour, day, year) = (60, 3600, 86400, 365 * 86400);
+        for (seconds, expected) in [
+            (-5, "<invalid>"),
+            (-1, "0s"),
+            (0, "0s"),
+            (119, "119s"),
+            (2 * minute, "2m"),
+            (9 * minute + 59, "9m59s"),
+            (10 * minute + 1, "10m"),
+            (3 * hour, "3h"),
+            (3 * hour + minute, "3h1m"),
+            (9 * hour, "9h"),
+            (47 * hour, "47h"),
+            (2 * day, "2d"),
+            (2 * day + hour, "2d1h"),
+            (8 * day, "8d"),
+            (729 * day, "729d"),
+            (2 * year, "2y"),
+            (2 * year + day, "2y1d"),
+            (9 * year, "9y"),
+        ] {
+            let now = Timestamp::from_second(1_000_000_000 + seconds).unwrap();
+            assert_eq!(age(then, now), expected);
+        }
+    }
+}

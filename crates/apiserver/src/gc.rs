@@ -1,0 +1,349 @@
+//! The garbage collector: removes objects whose owners are gone, settles foreground and orphaning
+//! deletions, and empties namespaces that are going. It watches every kind and polls nothing.
+//!
+//! The graph in memory only says where to look. Before anything is removed, the store is asked
+//! whether the owner is really gone, so that a late or early event does no harm; and everything
+//! here may be done twice.
+
+mod graph;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use coracle_store::resources::{self, At, Event, EventKind, Key, Resources};
+use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use self::graph::{Graph, Owner};
+use crate::{
+    deletion::{self, FOREGROUND, ORPHAN},
+    handlers::write,
+    kinds::{self, Kind, NAMESPACES},
+    object,
+    rules::namespace::FINALIZER,
+    status::Error,
+};
+
+/// How long to wait before starting over after a failure of the store.
+const BACKOFF: Duration = Duration::from_secs(1);
+
+/// Collects garbage until told to stop. Whatever was left undone when the process ended is found
+/// and done at the next start.
+pub async fn collect_garbage(resources: Resources, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let ended = tokio::select! {
+            () = stop.cancelled() => return,
+            ended = Collector::run(&resources) => ended,
+        };
+        if let Err(error) = ended {
+            tracing::warn!(error = %Chain(&error), "garbage collection starts over");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(BACKOFF) => {}
+            }
+        }
+    }
+}
+
+/// An error with what caused it.
+struct Chain<'a>(&'a Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = std::error::Error::source(self.0);
+        while let Some(source) = next {
+            write!(f, ": {source}")?;
+            next = source.source();
+        }
+        Ok(())
+    }
+}
+
+struct Collector<'a> {
+    resources: &'a Resources,
+    graph: Graph,
+}
+
+impl<'a> Collector<'a> {
+    /// Looks at everything, then at what changes. Returns when the store is gone or fails.
+    async fn run(resources: &'a Resources) -> Result<(), Error> {
+        let mut collector = Self {
+            resources,
+            graph: Graph::default(),
+        };
+        let mut watches = Vec::new();
+        let mut keys = Vec::new();
+        for kind in kinds::KINDS {
+            let resource = kind.resource();
+            let list = resources
+                .list(&resource, None, At::Latest, None, None)
+                .await
+                .map_err(Error::Store)?;
+            for object in list.objects {
+                collector.graph.put(kind, &object.body);
+                keys.push((*kind, object.key));
+            }
+            let watch = resources
+                .watch(&resource, None, list.revision)
+                .await
+                .map_err(Error::Store)?;
+            watches.push(watch.into_stream().map(|event| (*kind, event)).boxed());
+        }
+        for (kind, key) in keys {
+            collector.examine(kind, &key).await?;
+        }
+        let mut events = stream::select_all(watches);
+        while let Some((kind, event)) = events.next().await {
+            collector.see(kind, &event.map_err(Error::Store)?).await?;
+        }
+        Ok(())
+    }
+
+    async fn see(&mut self, kind: &'static Kind, event: &Arc<Event>) -> Result<(), Error> {
+        let object = &event.object;
+        if event.kind != EventKind::Deleted {
+            return if self.graph.put(kind, &object.body) || object::is_terminating(&object.body) {
+                self.examine(kind, &object.key).await
+            } else {
+                Ok(())
+            };
+        }
+        let removed = self.graph.remove(object::uid(&object.body));
+        for dependent in removed.dependents {
+            self.examine_one(&dependent).await?;
+        }
+        for owner in removed.owners {
+            // The last one to go is the one that its owner waits for.
+            if self.graph.is_leaving(&owner) && self.graph.dependents(&owner).is_empty() {
+                self.examine_one(&owner).await?;
+            }
+        }
+        let namespace = &object.key.namespace;
+        if let Some(uid) = self.graph.leaving_namespace(namespace)
+            && self.graph.is_empty(namespace)
+        {
+            self.examine_one(&uid).await?;
+        }
+        Ok(())
+    }
+
+    async fn examine_one(&mut self, uid: &str) -> Result<(), Error> {
+        match self.graph.get(uid) {
+            Some((kind, key)) => self.examine(kind, &key).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Does what is to be done about the object as it is now.
+    async fn examine(&mut self, kind: &'static Kind, key: &Key) -> Result<(), Error> {
+        let Some(current) = self.resources.get(key).await.map_err(Error::Store)? else {
+            return Ok(());
+        };
+        let current = current.body;
+        if object::is_terminating(&current) {
+            return self.let_go(kind, key, &current).await;
+        }
+        if !key.namespace.is_empty() && self.graph.leaving_or_unknown(&key.namespace) {
+            let namespace = NAMESPACES.key("", &key.namespace);
+            let namespace = self.resources.get(&namespace).await.map_err(Error::Store)?;
+            if namespace.is_none_or(|namespace| object::is_terminating(&namespace.body)) {
+                return self.delete(kind, key, &current).await;
+            }
+        }
+        self.check_owners(kind, key, &current).await
+    }
+
+    /// Removes the object when none of its owners is left, and otherwise the names of those that
+    /// are gone.
+    async fn check_owners(&self, kind: &'static Kind, key: &Key, current: &Value) -> Result<(), Error> {
+        let owners = graph::owners(current);
+        if owners.is_empty() {
+            return Ok(());
+        }
+        let mut gone = BTreeSet::new();
+        let mut is_awaited = false;
+        let mut is_held = false;
+        for owner in &owners {
+            match self.standing(owner, &key.namespace).await? {
+                Standing::Gone => {
+                    gone.insert(owner.uid.clone());
+                }
+                Standing::AwaitsDependents => is_awaited = true,
+                Standing::Stands => is_held = true,
+            }
+        }
+        if !is_held && (is_awaited || !gone.is_empty()) {
+            return self.delete(kind, key, current).await;
+        }
+        if is_held && !gone.is_empty() {
+            return self.disown(kind, key, &gone).await;
+        }
+        Ok(())
+    }
+
+    async fn standing(&self, owner: &Owner, namespace: &str) -> Result<Standing, Error> {
+        // Of a kind that is not served here nothing is known, so nothing is concluded.
+        let Some(kind) = kinds::named(&owner.api_version, &owner.kind) else {
+            return Ok(Standing::Stands);
+        };
+        let key = kind.key(if kind.is_namespaced() { namespace } else { "" }, &owner.name);
+        let found = self.resources.get(&key).await.map_err(Error::Store)?;
+        Ok(match found {
+            Some(found) if object::uid(&found.body) == owner.uid => {
+                let is_awaiting = object::is_terminating(&found.body)
+                    && object::finalizers(&found.body).any(|finalizer| finalizer == FOREGROUND);
+                if is_awaiting {
+                    Standing::AwaitsDependents
+                } else {
+                    Standing::Stands
+                }
+            }
+            _ => Standing::Gone,
+        })
+    }
+
+    /// Does for an object that is leaving what it waits for.
+    async fn let_go(&mut self, kind: &'static Kind, key: &Key, current: &Value) -> Result<(), Error> {
+        let uid = object::uid(current);
+        let has = |name: &str| object::finalizers(current).any(|finalizer| finalizer == name);
+        if has(ORPHAN) {
+            let gone = BTreeSet::from([uid.to_owned()]);
+            for dependent in self.graph.dependents(uid) {
+                if let Some((kind, key)) = self.graph.get(&dependent) {
+                    self.disown(kind, &key, &gone).await?;
+                }
+            }
+            return self.remove_finalizer(kind, key, ORPHAN).await;
+        }
+        if has(FOREGROUND) {
+            let dependents = self.graph.dependents(uid);
+            for dependent in &dependents {
+                if let Some((kind, key)) = self.graph.get(dependent)
+                    && let Some(found) = self.resources.get(&key).await.map_err(Error::Store)?
+                    && object::uid(&found.body) == dependent
+                {
+                    self.check_owners(kind, &key, &found.body).await?;
+                }
+            }
+            // Each dependent's end brings the collector back here.
+            if dependents.is_empty() {
+                self.remove_finalizer(kind, key, FOREGROUND).await?;
+            }
+            return Ok(());
+        }
+        if *kind == NAMESPACES && (kind.rules.is_held)(current) {
+            self.empty(key).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Deletes what is in the namespace, and lets it go once that is nothing.
+    async fn empty(&self, namespace: &Key) -> Result<(), Error> {
+        let mut is_empty = true;
+        for kind in kinds::KINDS.iter().copied().filter(|kind| kind.is_namespaced()) {
+            let scope = Some(namespace.name.as_str());
+            let list = self
+                .resources
+                .list(&kind.resource(), scope, At::Latest, None, None)
+                .await;
+            for object in list.map_err(Error::Store)?.objects {
+                self.delete(kind, &object.key, &object.body).await?;
+                is_empty &= self
+                    .resources
+                    .get(&object.key)
+                    .await
+                    .map_err(Error::Store)?
+                    .is_none();
+            }
+        }
+        if !is_empty {
+            return Ok(());
+        }
+        self.change(&NAMESPACES, namespace, |current| {
+            let mut freed = current.clone();
+            if let Some(Value::Array(finalizers)) = freed.pointer_mut("/spec/finalizers") {
+                finalizers.retain(|finalizer| finalizer != FINALIZER);
+            }
+            freed
+        })
+        .await
+    }
+
+    async fn delete(&self, kind: &'static Kind, key: &Key, current: &Value) -> Result<(), Error> {
+        if object::is_terminating(current) {
+            return Ok(());
+        }
+        let options = deletion::Options::of(object::uid(current));
+        tracing::debug!(object = %key, "garbage collected");
+        match deletion::execute(self.resources, kind, key, &options, Timestamp::now()).await {
+            // Gone already, another one of the same name, or one that stays.
+            Ok(_) | Err(Error::NotFound(_) | Error::Conflict { .. } | Error::Forbidden { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn disown(&self, kind: &'static Kind, key: &Key, gone: &BTreeSet<String>) -> Result<(), Error> {
+        self.change(kind, key, |current| {
+            let mut freed = current.clone();
+            if let Some(Value::Array(owners)) = freed.pointer_mut("/metadata/ownerReferences") {
+                owners.retain(|owner| !gone.contains(object::text(owner, "/uid")));
+            }
+            drop_if_empty(&mut freed, "ownerReferences");
+            freed
+        })
+        .await
+    }
+
+    async fn remove_finalizer(&self, kind: &'static Kind, key: &Key, name: &str) -> Result<(), Error> {
+        self.change(kind, key, |current| {
+            let mut freed = current.clone();
+            if let Some(Value::Array(finalizers)) = freed.pointer_mut("/metadata/finalizers") {
+                finalizers.retain(|finalizer| finalizer != name);
+            }
+            drop_if_empty(&mut freed, "finalizers");
+            freed
+        })
+        .await
+    }
+
+    async fn change(
+        &self,
+        kind: &'static Kind,
+        key: &Key,
+        change: impl Fn(&Value) -> Value,
+    ) -> Result<(), Error> {
+        match write::mutate(self.resources, kind, key, false, |current| Ok(change(current))).await {
+            Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// How an owner is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Stands,
+    /// It is leaving, and its dependents are to go first.
+    AwaitsDependents,
+    Gone,
+}
+
+fn drop_if_empty(object: &mut Value, field: &str) {
+    let metadata = object::metadata(object);
+    if metadata
+        .get(field)
+        .and_then(Value::as_array)
+        .is_some_and(Vec::is_empty)
+    {
+        object::put(metadata, field, None);
+    }
+}
+
+impl From<resources::Error> for Error {
+    fn from(error: resources::Error) -> Self {
+        Self::Store(error)
+    }
+}

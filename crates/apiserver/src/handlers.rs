@@ -1,0 +1,8 @@
+//! The verbs, one module for each way of touching the store.
+
+pub(crate) mod delete;
+pub(crate) mod log;
+pub(crate) mod pod;
+pub(crate) mod read;
+pub(crate) mod watch;
+pub(crate) mod write;

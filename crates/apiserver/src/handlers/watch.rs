@@ -1,0 +1,262 @@
+//! Watch: the changes to the selected objects as a stream of JSON events, one a line.
+//!
+//! An object that comes into the selection is ADDED and one that leaves it is DELETED, whatever
+//! happened to it otherwise. A stream that cannot go on ends with an ERROR event.
+
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use coracle_store::resources::{self, Event, EventKind, Watch};
+use futures::stream;
+use http::{StatusCode, header};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::{handlers::read, render::View, selector::Selection, server::Call, status::Error};
+
+/// How long a watch lasts when the client does not say.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How often a client that wants bookmarks gets one.
+const BOOKMARKS: Duration = Duration::from_secs(60);
+
+/// What the client wants to see first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Everything that is there, then what changes.
+    Present { is_marked: bool },
+    /// What changed after the revision.
+    After(u64),
+    /// What changes from now on.
+    Now,
+}
+
+impl Start {
+    fn parse(call: &Call) -> Result<Self, Error> {
+        let parameters = &call.parameters;
+        let revision = parameters.revision()?;
+        match parameters.optional_flag("sendInitialEvents") {
+            Some(true) if parameters.text("resourceVersionMatch") != "NotOlderThan" => {
+                Err(Error::bad_request(
+                    "sendInitialEvents: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ))
+            }
+            Some(true) => Ok(Self::Present { is_marked: true }),
+            wanted => Ok(match (revision, wanted) {
+                (None | Some(0), Some(false)) => Self::Now,
+                (None | Some(0), _) => Self::Present { is_marked: false },
+                (Some(revision), _) => Self::After(revision),
+            }),
+        }
+    }
+}
+
+/// Answers GET with `watch=true`.
+pub(crate) async fn watch(call: Call) -> Result<Response, Error> {
+    let view = call.view()?;
+    let selection = if call.target.is_collection() {
+        read::selection(&call)?
+    } else {
+        Selection::one(&call.target.name)
+    };
+    let start = Start::parse(&call)?;
+    let timeout = call
+        .parameters
+        .number("timeoutSeconds")?
+        .filter(|seconds| *seconds > 0);
+    let timeout = timeout.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let wants_bookmarks = call.parameters.flag("allowWatchBookmarks");
+
+    let mut ready = VecDeque::new();
+    let from = match start {
+        Start::After(revision) => revision,
+        Start::Now => call.resources().revision().await.map_err(Error::Store)?,
+        Start::Present { is_marked } => {
+            let (revision, objects) = read::snapshot(&call, &selection).await?;
+            for (index, object) in objects.into_iter().enumerate() {
+                ready.push_back(frame("ADDED", &view.watched(object.body, index == 0, call.now)));
+            }
+            if is_marked && wants_bookmarks {
+                ready.push_back(frame("BOOKMARK", &view.bookmark(revision, true)));
+            }
+            revision
+        }
+    };
+    let namespace = call.target.scope().map(str::to_owned);
+    let source = match call
+        .resources()
+        .watch(&call.kind().resource(), namespace, from)
+        .await
+    {
+        Ok(source) => Some(source),
+        Err(error) => {
+            ready.push_back(error_frame(failure(error)));
+            None
+        }
+    };
+    let feed = Feed {
+        is_first: ready.is_empty(),
+        ready,
+        source,
+        selection,
+        view,
+        deadline: Instant::now() + timeout,
+        bookmarks: wants_bookmarks.then(bookmarks),
+        stop: call.server.stop.clone(),
+    };
+    let frames = stream::unfold(feed, |mut feed| async move {
+        let frame = feed.next().await?;
+        Some((Ok::<_, Infallible>(frame), feed))
+    });
+    let mut response = Response::new(Body::from_stream(frames));
+    *response.status_mut() = StatusCode::OK;
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
+}
+
+fn bookmarks() -> Interval {
+    let mut interval = tokio::time::interval_at(Instant::now() + BOOKMARKS, BOOKMARKS);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// A watch at work.
+struct Feed {
+    ready: VecDeque<Bytes>,
+    /// None once the watch is at its end.
+    source: Option<Watch>,
+    selection: Selection,
+    view: View,
+    is_first: bool,
+    deadline: Instant,
+    bookmarks: Option<Interval>,
+    stop: CancellationToken,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Some(frame);
+            }
+            let source = self.source.as_mut()?;
+            let bookmark = async {
+                match &mut self.bookmarks {
+                    Some(interval) => interval.tick().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep_until(self.deadline) => return None,
+                event = source.next() => match event? {
+                    Ok(event) => self.push(&event),
+                    Err(error) => {
+                        self.source = None;
+                        return Some(error_frame(failure(error)));
+                    }
+                },
+                _ = bookmark => {
+                    let revision = source.revision();
+                    return Some(frame("BOOKMARK", &self.view.bookmark(revision, false)));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, event: &Arc<Event>) {
+        if let Some((kind, object)) = seen_through(&self.selection, event) {
+            let shown = self.view.watched(object, self.is_first, Timestamp::now());
+            self.is_first = false;
+            self.ready.push_back(frame(kind, &shown));
+        }
+    }
+}
+
+/// What the event is to someone who sees only the selection, and nothing when it is nothing.
+fn seen_through(selection: &Selection, event: &Event) -> Option<(&'static str, Value)> {
+    let is_deleted = event.kind == EventKind::Deleted;
+    let was = event
+        .previous
+        .as_ref()
+        .is_some_and(|previous| selection.admits(previous));
+    let is = !is_deleted && selection.admits(&event.object.body);
+    match (was, is) {
+        (false, false) => None,
+        (false, true) => Some(("ADDED", event.object.body.clone())),
+        (true, true) => Some(("MODIFIED", event.object.body.clone())),
+        (true, false) if is_deleted => Some(("DELETED", event.object.body.clone())),
+        (true, false) => {
+            // It is shown as it last was, at the revision at which it left.
+            let mut last = event.previous.clone().unwrap_or_default();
+            crate::object::metadata(&mut last).insert(
+                "resourceVersion".to_owned(),
+                event.object.revision.to_string().into(),
+            );
+            Some(("DELETED", last))
+        }
+    }
+}
+
+fn frame(kind: &str, object: &Value) -> Bytes {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
+}
+
+fn error_frame(error: Error) -> Bytes {
+    if let Error::Store(source) = &error {
+        tracing::error!(error = %source, "a watch ended early");
+    }
+    json!({"type": "ERROR", "object": error.status()})
+        .to_string()
+        .into()
+}
+
+fn failure(error: resources::Error) -> Error {
+    match error {
+        // A revision from the future is one of another database: the client must list again too.
+        resources::Error::Compacted { .. } | resources::Error::FutureRevision { .. } => Error::expired(),
+        other => Error::Store(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::PODS;
+
+    #[test]
+    fn objects_enter_and_leave_a_selection() {
+        let selection = Selection::parse(&PODS, "app=web", "").unwrap();
+        let pod = |app: &str, revision: u64| json!({"metadata": {"labels": {"app": app}, "resourceVersion": revision.to_string()}});
+        let check = |kind, previous: Option<&str>, app, expected: Option<&str>| {
+            let object = resources::Object {
+                key: PODS.key("d", "p"),
+                revision: 2,
+                body: pod(app, 2),
+            };
+            let event = Event {
+                kind,
+                object,
+                previous: previous.map(|app| pod(app, 1)),
+            };
+            let seen = seen_through(&selection, &event);
+            assert_eq!(seen.as_ref().map(|(kind, _)| *kind), expected);
+            if let Some((_, object)) = seen {
+                assert_eq!(object["metadata"]["labels"]["app"], "web");
+                assert_eq!(object["metadata"]["resourceVersion"], "2");
+            }
+        };
+        check(EventKind::Added, None, "web", Some("ADDED"));
+        check(EventKind::Added, None, "db", None);
+        check(EventKind::Modified, Some("web"), "web", Some("MODIFIED"));
+        check(EventKind::Modified, Some("db"), "web", Some("ADDED"));
+        check(EventKind::Modified, Some("web"), "db", Some("DELETED"));
+        check(EventKind::Modified, Some("db"), "db", None);
+        check(EventKind::Deleted, Some("web"), "web", Some("DELETED"));
+        check(EventKind::Deleted, Some("db"), "db", None);
+    }
+}

@@ -1,0 +1,232 @@
+//! Objects, lists and events in the form that the client accepts.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::{kinds::Kind, negotiate::Form, request::Parameters, status::Error};
+
+/// What a row of a table carries of its object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+/// How to show objects of one kind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View {
+    kind: &'static Kind,
+    form: Form,
+    include: Include,
+}
+
+/// What is said of a list as a whole.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ListMetadata {
+    pub(crate) revision: u64,
+    /// The token of the next page, when there is one.
+    pub(crate) next: Option<String>,
+}
+
+impl ListMetadata {
+    fn value(self) -> Value {
+        let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        if let Some(next) = self.next {
+            metadata["continue"] = next.into();
+        }
+        metadata
+    }
+}
+
+impl View {
+    pub(crate) fn new(kind: &'static Kind, form: Form, parameters: &Parameters) -> Result<Self, Error> {
+        let include = match parameters.given("includeObject") {
+            None | Some("Metadata") => Include::Metadata,
+            Some("None") => Include::None,
+            Some("Object") => Include::Object,
+            Some(other) => {
+                return Err(Error::BadRequest(format!(
+                    "includeObject: Unsupported value: \"{other}\": supported values: \"None\", \"Metadata\", \
+                     \"Object\""
+                )));
+            }
+        };
+        Ok(Self { kind, form, include })
+    }
+
+    /// One object.
+    pub(crate) fn object(&self, object: Value, now: Timestamp) -> Value {
+        match self.form {
+            Form::Object => object,
+            Form::Metadata => partial(object),
+            Form::Table => {
+                let revision = object
+                    .pointer("/metadata/resourceVersion")
+                    .cloned()
+                    .unwrap_or_default();
+                self.table(json!({"resourceVersion": revision}), vec![object], now)
+            }
+        }
+    }
+
+    /// Objects of a list.
+    pub(crate) fn list(&self, metadata: ListMetadata, objects: Vec<Value>, now: Timestamp) -> Value {
+        let metadata = metadata.value();
+        let (kind, api_version) = match self.form {
+            Form::Object => (self.kind.list_kind(), self.kind.api_version()),
+            Form::Metadata => ("PartialObjectMetadataList".to_owned(), META.to_owned()),
+            Form::Table => return self.table(metadata, objects, now),
+        };
+        let items: Vec<Value> = if self.form == Form::Metadata {
+            objects.into_iter().map(partial).collect()
+        } else {
+            objects
+        };
+        json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items})
+    }
+
+    /// One object of a watch. Only the first table has its columns explained.
+    pub(crate) fn watched(&self, object: Value, is_first: bool, now: Timestamp) -> Value {
+        let mut shown = self.object(object, now);
+        if self.form == Form::Table && !is_first {
+            shown["columnDefinitions"] = Value::Null;
+        }
+        shown
+    }
+
+    /// The object of a bookmark.
+    pub(crate) fn bookmark(&self, revision: u64, ends_initial: bool) -> Value {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if ends_initial {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        match self.form {
+            Form::Object => {
+                json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata})
+            }
+            Form::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata})
+            }
+            Form::Table => self.table(metadata, Vec::new(), Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    fn table(&self, metadata: Value, objects: Vec<Value>, now: Timestamp) -> Value {
+        let columns = self.kind.columns;
+        let definitions = columns.iter().map(|column| {
+            json!({
+                "name": column.name,
+                "type": column.kind,
+                "format": column.format,
+                "description": "",
+                "priority": column.priority,
+            })
+        });
+        let definitions: Value = definitions.collect();
+        let rows = objects.into_iter().map(|object| {
+            let cells: Value = columns.iter().map(|column| (column.cell)(&object, now)).collect();
+            let mut row = Map::new();
+            row.insert("cells".to_owned(), cells);
+            if let Some(conditions) = (self.kind.row_conditions)(&object) {
+                row.insert("conditions".to_owned(), conditions);
+            }
+            let carried = match self.include {
+                Include::None => Value::Null,
+                Include::Metadata => partial(object),
+                Include::Object => object,
+            };
+            row.insert("object".to_owned(), carried);
+            Value::Object(row)
+        });
+        let rows: Value = rows.collect();
+        json!({
+            "kind": "Table",
+            "apiVersion": META,
+            "metadata": metadata,
+            "columnDefinitions": definitions,
+            "rows": rows,
+        })
+    }
+}
+
+const META: &str = "meta.k8s.io/v1";
+
+fn partial(mut object: Value) -> Value {
+    let metadata = object.get_mut("metadata").map(Value::take).unwrap_or_default();
+    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::PODS;
+
+    fn view(form: Form, query: &str) -> View {
+        let parameters = Parameters::parse(&format!("/x?{query}").parse().unwrap()).unwrap();
+        View::new(&PODS, form, &parameters).unwrap()
+    }
+
+    fn pod() -> Value {
+        json!({
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "metadata": {"name": "p", "resourceVersion": "5", "creationTimestamp": "2026-11-22T10:00:00Z"},
+            "spec": {"containers": [{"name": "c"}]},
+            "status": {"phase": "Succeeded"},
+        })
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-22T10:01:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_table_has_a_row_for_each_object() {
+        let metadata = ListMetadata {
+            revision: 9,
+            next: Some("more".to_owned()),
+        };
+        let table = view(Form::Table, "").list(metadata, vec![pod()], now());
+        assert_eq!(
+            table["metadata"],
+            json!({"resourceVersion": "9", "continue": "more"})
+        );
+        assert_eq!(table["columnDefinitions"][0]["format"], "name");
+        let row = &table["rows"][0];
+        assert_eq!(
+            row["cells"],
+            json!([
+                "p",
+                "0/1",
+                "Succeeded",
+                "0",
+                "60s",
+                "<none>",
+                "<none>",
+                "<none>",
+                "<none>"
+            ])
+        );
+        assert_eq!(row["object"]["kind"], "PartialObjectMetadata");
+        assert_eq!(row["conditions"][0]["type"], "Completed");
+        let full = view(Form::Table, "includeObject=Object").object(pod(), now());
+        assert_eq!(full["rows"][0]["object"], pod());
+        assert_eq!(full["metadata"]["resourceVersion"], "5");
+    }
+
+    #[test]
+    fn metadata_comes_without_the_rest() {
+        let partial = view(Form::Metadata, "").object(pod(), now());
+        assert_eq!(partial["kind"], "PartialObjectMetadata");
+        assert_eq!(partial["metadata"]["name"], "p");
+        assert_eq!(partial.get("spec"), None);
+    }
+
+    #[test]
+    fn only_the_first_table_of_a_watch_explains_its_columns() {
+        let view = view(Form::Table, "");
+        assert!(view.watched(pod(), true, now())["columnDefinitions"].is_array());
+        assert!(view.watched(pod(), false, now())["columnDefinitions"].is_null());
+    }
+}

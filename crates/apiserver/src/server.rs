@@ -1,0 +1,165 @@
+//! The router, and the way from a request to the handler of its verb. What verbs do is in
+//! [`crate::handlers`].
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use bytes::Bytes;
+use coracle_store::resources::{Key, Resources};
+use http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    body, discovery, handlers,
+    kinds::{Kind, Subresource},
+    negotiate, openapi,
+    render::View,
+    request::{Parameters, Target},
+    status::Error,
+};
+
+/// What the server is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The objects.
+    pub resources: Resources,
+    /// The kubelet API of this machine's node, which streams logs:
+    /// `GET /containerLogs/{namespace}/{pod}/{container}`.
+    pub kubelet: Router,
+    /// The name of this machine's node.
+    pub node_name: String,
+    /// Ends watches, so that the process can.
+    pub stop: CancellationToken,
+}
+
+/// The Kubernetes API as a router, to be merged with the others of the process.
+pub fn router(options: Options) -> Router {
+    let discovery = Router::new()
+        .route("/version", get(discovery::version))
+        .route("/api", get(discovery::core))
+        .route("/apis", get(discovery::groups))
+        .route("/apis/{group}", get(discovery::group))
+        .route("/api/{version}", get(discovery::core_resources))
+        .route("/apis/{group}/{version}", get(discovery::group_resources))
+        .route("/openapi/v2", get(openapi::v2))
+        .route("/openapi/v3", get(openapi::index))
+        .route("/openapi/v3/{*path}", get(openapi::document));
+    let health = Router::new()
+        .route("/healthz", get(healthy))
+        .route("/livez", get(healthy))
+        .route("/readyz", get(ready));
+    discovery
+        .merge(health)
+        .route("/api/{version}/{*rest}", any(dispatch))
+        .route("/apis/{group}/{version}/{*rest}", any(dispatch))
+        .with_state(Arc::new(options))
+}
+
+async fn healthy() -> &'static str {
+    "ok"
+}
+
+async fn ready(State(options): State<Arc<Options>>) -> Result<&'static str, Error> {
+    options.resources.revision().await.map_err(Error::Store)?;
+    Ok("ok")
+}
+
+/// One request to objects, read as far as all verbs have it in common.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) server: Arc<Options>,
+    pub(crate) target: Target,
+    pub(crate) parameters: Parameters,
+    pub(crate) headers: HeaderMap,
+    pub(crate) now: Timestamp,
+}
+
+impl Call {
+    fn new(server: Arc<Options>, parts: &mut Parts, now: Timestamp) -> Result<Self, Error> {
+        Ok(Self {
+            server,
+            target: Target::parse(parts.uri.path())?,
+            parameters: Parameters::parse(&parts.uri)?,
+            headers: std::mem::take(&mut parts.headers),
+            now,
+        })
+    }
+
+    pub(crate) fn kind(&self) -> &'static Kind {
+        self.target.kind
+    }
+
+    pub(crate) fn resources(&self) -> &Resources {
+        &self.server.resources
+    }
+
+    /// The key of the object that the path names.
+    pub(crate) fn key(&self) -> Key {
+        self.target.kind.key(&self.target.namespace, &self.target.name)
+    }
+
+    /// The form that the client accepts.
+    pub(crate) fn view(&self) -> Result<View, Error> {
+        View::new(self.kind(), negotiate::form(&self.headers)?, &self.parameters)
+    }
+
+    /// An answer in JSON.
+    pub(crate) fn reply(&self, code: StatusCode, value: &Value) -> Response {
+        reply(code, value, self.parameters.flag("pretty"))
+    }
+}
+
+/// An answer in JSON.
+pub(crate) fn reply(code: StatusCode, value: &Value, is_pretty: bool) -> Response {
+    let body = if is_pretty {
+        format!("{value:#}\n")
+    } else {
+        format!("{value}\n")
+    };
+    (code, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn dispatch(State(server): State<Arc<Options>>, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match Call::new(server, &mut parts, Timestamp::now()) {
+        Ok(call) => serve(call, &parts.method, body)
+            .await
+            .unwrap_or_else(IntoResponse::into_response),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn serve(call: Call, method: &Method, body: Body) -> Result<Response, Error> {
+    let bytes = if matches!(*method, Method::GET | Method::HEAD) {
+        Bytes::new()
+    } else {
+        body::read(body).await?
+    };
+    let is_collection = call.target.is_collection();
+    match (method.as_str(), call.target.subresource) {
+        ("GET", None) if call.parameters.flag("watch") => handlers::watch::watch(call).await,
+        ("GET" | "HEAD", None) if is_collection => handlers::read::list(&call).await,
+        ("GET" | "HEAD", None | Some(Subresource::Status)) => handlers::read::get(&call).await,
+        ("GET", Some(Subresource::Log)) => handlers::log::log(&call).await,
+        ("POST", None) if is_collection => handlers::write::create(&call, &bytes).await,
+        ("POST", Some(Subresource::Binding)) => handlers::pod::bind(&call, &bytes).await,
+        ("POST", Some(Subresource::Eviction)) => handlers::pod::evict(&call, &bytes).await,
+        ("PUT", None | Some(Subresource::Status | Subresource::Finalize)) if !is_collection => {
+            handlers::write::replace(&call, &bytes).await
+        }
+        ("PATCH", None | Some(Subresource::Status)) if !is_collection => {
+            handlers::write::patch(&call, &bytes).await
+        }
+        ("DELETE", None) if is_collection => handlers::delete::collection(&call, &bytes).await,
+        ("DELETE", None) => handlers::delete::delete(&call, &bytes).await,
+        _ => Err(Error::MethodNotAllowed),
+    }
+}

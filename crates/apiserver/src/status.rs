@@ -1,0 +1,301 @@
+//! What can go wrong, and the one place where it becomes a Kubernetes `Status`.
+//!
+//! Reasons, codes and wording are those of kubernetes/apimachinery `pkg/api/errors`, because
+//! clients branch on them (and people search for them). The chain of sources is logged here once
+//! and never sent to the client.
+
+use std::error::Error as _;
+
+use axum::response::{IntoResponse, Response};
+use coracle_store::resources;
+use http::{StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use crate::{kinds::Kind, validation::Problems};
+
+/// The kind and name that an error is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub(crate) group: &'static str,
+    pub(crate) resource: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) name: String,
+}
+
+impl Subject {
+    fn qualified_resource(&self) -> String {
+        qualified(self.resource, self.group)
+    }
+
+    fn qualified_kind(&self) -> String {
+        qualified(self.kind, self.group)
+    }
+}
+
+fn qualified(noun: &str, group: &str) -> String {
+    if group.is_empty() {
+        noun.to_owned()
+    } else {
+        format!("{noun}.{group}")
+    }
+}
+
+/// Why a request was not served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Nothing is served at this path.
+    #[error("the server could not find the requested resource")]
+    NoSuchPath,
+    /// The object does not exist.
+    #[error("{} \"{}\" not found", .0.qualified_resource(), .0.name)]
+    NotFound(Subject),
+    /// An object of this name exists.
+    #[error("{} \"{}\" already exists", .0.qualified_resource(), .0.name)]
+    AlreadyExists(Subject),
+    /// The object is not in the state that the caller took it to be in.
+    #[error("Operation cannot be fulfilled on {} \"{}\": {why}", .subject.qualified_resource(), .subject.name)]
+    Conflict { subject: Subject, why: String },
+    /// The object does not follow its kind's rules.
+    #[error("{} \"{}\" is invalid: {problems}", .subject.qualified_kind(), .subject.name)]
+    Invalid { subject: Subject, problems: Problems },
+    /// The object is well formed, and still not admitted.
+    #[error("{} \"{}\" is forbidden: {why}", .subject.qualified_resource(), .subject.name)]
+    Forbidden {
+        subject: Subject,
+        why: String,
+        cause: Option<Cause>,
+    },
+    /// The request cannot be understood.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The patch is well formed and cannot be applied to this object.
+    #[error("{0}")]
+    PatchFailed(String),
+    /// The path exists and has no such verb.
+    #[error("the server does not allow this method on the requested resource")]
+    MethodNotAllowed,
+    /// No representation that the client accepts.
+    #[error("only the following media types are accepted: {0}")]
+    NotAcceptable(&'static str),
+    /// The body is in a format that this server does not read.
+    #[error("{0}")]
+    UnsupportedMediaType(String),
+    /// The body is over the limit.
+    #[error("the request body is larger than the limit of {limit} bytes")]
+    TooLarge { limit: usize },
+    /// The revision asked for is no longer, or not, in the log.
+    #[error("{0}")]
+    Expired(String),
+    /// The revision asked for has not been reached.
+    #[error("Too large resource version: {asked}, current: {current}")]
+    FutureRevision { asked: u64, current: u64 },
+    /// The node's kubelet answered with an error.
+    #[error("{message}")]
+    Kubelet { code: StatusCode, message: String },
+    /// The store failed.
+    #[error("the store could not serve the request; the server's log says why")]
+    Store(#[source] resources::Error),
+    /// Something that should not happen did.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// A `StatusCause` with a reason of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct Cause {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    pub(crate) field: String,
+}
+
+impl Cause {
+    fn value(&self) -> Value {
+        json!({"reason": self.reason, "message": self.message, "field": self.field})
+    }
+}
+
+impl Error {
+    pub(crate) fn not_found(kind: &'static Kind, name: impl Into<String>) -> Self {
+        Self::NotFound(kind.subject(name))
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::BadRequest(message.into())
+    }
+
+    pub(crate) fn conflict(kind: &'static Kind, name: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Conflict {
+            subject: kind.subject(name),
+            why: why.into(),
+        }
+    }
+
+    /// The conflict of optimistic concurrency: the object moved on.
+    pub(crate) fn modified(kind: &'static Kind, name: impl Into<String>) -> Self {
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(kind, name, why)
+    }
+
+    pub(crate) fn expired() -> Self {
+        Self::Expired("The resourceVersion for the provided watch is too old.".to_owned())
+    }
+
+    /// The HTTP status and the `reason` field.
+    pub(crate) const fn code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::NoSuchPath | Self::NotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
+            Self::AlreadyExists(_) => (StatusCode::CONFLICT, "AlreadyExists"),
+            Self::Conflict { .. } => (StatusCode::CONFLICT, "Conflict"),
+            Self::Invalid { .. } | Self::PatchFailed(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
+            Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+            Self::NotAcceptable(_) => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
+            Self::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
+            Self::Expired(_) => (StatusCode::GONE, "Expired"),
+            Self::FutureRevision { .. } => (StatusCode::GATEWAY_TIMEOUT, "Timeout"),
+            Self::Kubelet { code, .. } => (*code, kubelet_reason(*code)),
+            Self::Store(_) | Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+        }
+    }
+
+    /// The `Status` object that tells the client.
+    pub(crate) fn status(&self) -> Value {
+        let (code, reason) = self.code();
+        let mut status = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.to_string(),
+            "reason": reason,
+        });
+        let details = self.details();
+        if !details.is_empty() {
+            status["details"] = Value::Object(details);
+        }
+        status["code"] = code.as_u16().into();
+        status
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        let (subject, noun) = match self {
+            Self::NotFound(subject) | Self::AlreadyExists(subject) => (Some(subject), false),
+            Self::Conflict { subject, .. } | Self::Forbidden { subject, .. } => (Some(subject), false),
+            Self::Invalid { subject, .. } => (Some(subject), true),
+            _ => (None, false),
+        };
+        if let Some(subject) = subject {
+            details.insert("name".to_owned(), subject.name.as_str().into());
+            if !subject.group.is_empty() {
+                details.insert("group".to_owned(), subject.group.into());
+            }
+            let kind = if noun { subject.kind } else { subject.resource };
+            details.insert("kind".to_owned(), kind.into());
+        }
+        match self {
+            Self::Invalid { problems, .. } => {
+                details.insert("causes".to_owned(), problems.causes());
+            }
+            Self::Forbidden {
+                cause: Some(cause), ..
+            } => {
+                details.insert("causes".to_owned(), Value::Array(vec![cause.value()]));
+            }
+            Self::FutureRevision { .. } => {
+                let causes =
+                    json!([{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]);
+                details.insert("causes".to_owned(), causes);
+                details.insert("retryAfterSeconds".to_owned(), 1.into());
+            }
+            _ => {}
+        }
+        details
+    }
+
+    fn log(&self) {
+        if let Self::Store(source) = self {
+            let mut chain = source.to_string();
+            let mut next = source.source();
+            while let Some(error) = next {
+                chain.push_str(": ");
+                chain.push_str(&error.to_string());
+                next = error.source();
+            }
+            tracing::error!(error = chain, "the resource store failed");
+        } else if let Self::Internal(message) = self {
+            tracing::error!(error = message, "a request to the Kubernetes API failed");
+        }
+    }
+}
+
+const fn kubelet_reason(code: StatusCode) -> &'static str {
+    match code {
+        StatusCode::BAD_REQUEST => "BadRequest",
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
+        _ => "InternalError",
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        self.log();
+        let headers = [(header::CONTENT_TYPE, "application/json")];
+        (self.code().0, headers, self.status().to_string()).into_response()
+    }
+}
+
+/// The `Status` of an operation that has nothing better to return.
+pub(crate) fn success(subject: Option<(&Subject, &str)>) -> Value {
+    let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
+    if let Some((subject, uid)) = subject {
+        let mut details = json!({"name": subject.name});
+        if !subject.group.is_empty() {
+            details["group"] = subject.group.into();
+        }
+        details["kind"] = subject.resource.into();
+        if !uid.is_empty() {
+            details["uid"] = uid.into();
+        }
+        status["details"] = details;
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds;
+
+    #[test]
+    fn an_invalid_object_names_every_field_at_fault() {
+        let mut problems = Problems::default();
+        problems.required("spec.containers", "");
+        problems.forbidden("spec.nodeName", "it is bound");
+        let subject = kinds::PODS.subject("p");
+        let status = Error::Invalid { subject, problems }.status();
+        assert_eq!(status["code"], 422);
+        assert_eq!(status["reason"], "Invalid");
+        assert_eq!(
+            status["message"],
+            "Pod \"p\" is invalid: [spec.containers: Required value, spec.nodeName: Forbidden: it is bound]"
+        );
+        assert_eq!(status["details"]["kind"], "Pod");
+        assert_eq!(status["details"]["causes"][0]["reason"], "FieldValueRequired");
+        assert_eq!(status["details"]["causes"][1]["field"], "spec.nodeName");
+    }
+
+    #[test]
+    fn a_named_group_is_part_of_the_message() {
+        let error = Error::not_found(&kinds::LEASES, "leader");
+        assert_eq!(
+            error.to_string(),
+            "leases.coordination.k8s.io \"leader\" not found"
+        );
+        assert_eq!(error.status()["details"]["group"], "coordination.k8s.io");
+    }
+}
