@@ -11,7 +11,9 @@ from kfp import dsl
 
 @dsl.container_component
 def prepare(rows: int, out: dsl.OutputPath(str)):
-    return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["sh", "-c", 'echo "$0" > "$1"'], args=[rows, out])
+    return dsl.ContainerSpec(
+        image=runs.SHELL_IMAGE, command=["sh", "-c", 'echo "$0" > "$1"'], args=[rows, out]
+    )
 
 
 @dsl.container_component
@@ -71,7 +73,9 @@ def with_unknown_producer(document: dict) -> None:
 
 
 def with_unknown_output(document: dict) -> None:
-    tasks(document)["train"]["inputs"]["parameters"]["data"]["taskOutputParameter"]["outputParameterKey"] = "no"
+    tasks(document)["train"]["inputs"]["parameters"]["data"]["taskOutputParameter"]["outputParameterKey"] = (
+        "no"
+    )
 
 
 def with_unknown_pipeline_input(document: dict) -> None:

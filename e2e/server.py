@@ -105,7 +105,13 @@ class Server:
 
     def kubectl_command(self, *arguments) -> list[str]:
         cache = str(self.data_dir.parent / "kubectl-cache")
-        return ["kubectl", "--kubeconfig=/dev/null", f"--server={self.url}", f"--cache-dir={cache}", *arguments]
+        return [
+            "kubectl",
+            "--kubeconfig=/dev/null",
+            f"--server={self.url}",
+            f"--cache-dir={cache}",
+            *arguments,
+        ]
 
 
 def run_cli(*arguments, check: bool = False, env: dict | None = None, timeout: float = 100):
@@ -116,15 +122,16 @@ def run_cli(*arguments, check: bool = False, env: dict | None = None, timeout: f
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if check and ended.returncode != 0:
-        raise AssertionError(
-            f"coracle {' '.join(map(str, arguments))}: exit {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
-        )
+        command = " ".join(["coracle", *map(str, arguments)])
+        raise AssertionError(f"{command}: exit {ended.returncode}\n{ended.stdout}\n{ended.stderr}")
     return ended
 
 
 def environment() -> dict:
     """This process's environment, with `uv` found and nothing that points clients elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KF_PIPELINES", "CORACLE_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KF_PIPELINES", "CORACLE_"))
+    }
     beside = ROOT / ".venv" / "bin"
     if shutil.which("uv") is None and (beside / "uv").exists():
         kept["PATH"] = f"{kept.get('PATH', '')}{os.pathsep}{beside}"

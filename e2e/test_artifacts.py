@@ -63,7 +63,10 @@ def read(
 def every_artifact():
     made = make().outputs
     read(
-        **{name: made[name] for name in ("thing", "dataset", "model", "page", "notes", "metrics", "confusion")}
+        **{
+            name: made[name]
+            for name in ("thing", "dataset", "model", "page", "notes", "metrics", "confusion")
+        }
     )
 
 
@@ -101,7 +104,9 @@ def test_a_folder_is_an_artifact_too(server):
     @dsl.container_component
     def gather(folder: Input[Artifact]):
         return dsl.ContainerSpec(
-            image=runs.SHELL_IMAGE, command=["sh", "-c"], args=[f"cat {folder.path}/one {folder.path}/sub/two"]
+            image=runs.SHELL_IMAGE,
+            command=["sh", "-c"],
+            args=[f"cat {folder.path}/one {folder.path}/sub/two"],
         )
 
     @dsl.pipeline(name="folder")

@@ -16,7 +16,10 @@ MIB = 1024 * 1024
 
 def upload(server, name: str, content: bytes, filename: str = "pipeline.yaml"):
     return server.http(
-        "POST", "/apis/v2beta1/pipelines/upload", params={"name": name}, files={"uploadfile": (filename, content)}
+        "POST",
+        "/apis/v2beta1/pipelines/upload",
+        params={"name": name},
+        files={"uploadfile": (filename, content)},
     )
 
 
@@ -56,7 +59,9 @@ def test_an_inline_run_is_refused_with_the_place(server, change, place):
 def test_a_nested_place_is_named_from_the_component_that_holds_it(server, name):
     def nest(document):
         document["components"]["comp-inner"] = {
-            "dag": {"tasks": {"lost": {"componentRef": {"name": "comp-nowhere"}, "taskInfo": {"name": "lost"}}}}
+            "dag": {
+                "tasks": {"lost": {"componentRef": {"name": "comp-nowhere"}, "taskInfo": {"name": "lost"}}}
+            }
         }
         document["root"]["dag"]["tasks"]["inner"] = {
             "componentRef": {"name": "comp-inner"},
@@ -135,5 +140,7 @@ def test_a_name_that_is_taken_is_refused_and_the_first_stays(server, name):
 
 
 def test_an_upload_without_a_file_is_refused(server, name):
-    answer = server.http("POST", "/apis/v2beta1/pipelines/upload", params={"name": name}, files={"other": b"x"})
+    answer = server.http(
+        "POST", "/apis/v2beta1/pipelines/upload", params={"name": name}, files={"other": b"x"}
+    )
     expect_refused(server, name, answer, "uploadfile")

@@ -8,19 +8,20 @@ import runs
 from kfp import dsl
 from server import BINARY, environment, run_cli
 
-PIPELINE = '''
+PIPELINE = """
 from kfp import dsl
 
 
 @dsl.container_component
 def say(text: str):
-    return dsl.ContainerSpec(image="alpine:3.20", command=["sh", "-c", 'echo "$0"; echo to stderr >&2'], args=[text])
+    script = 'echo "$0"; echo to stderr >&2'
+    return dsl.ContainerSpec(image="alpine:3.20", command=["sh", "-c", script], args=[text])
 
 
 @dsl.pipeline(name="from-the-command-line")
 def spoken(text: str = "hello", times: int = 1):
     say(text=text)
-'''
+"""
 
 
 @dsl.container_component

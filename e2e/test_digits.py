@@ -48,7 +48,9 @@ def test_metrics_and_confusion_matrices_are_artifacts(server, run):
     scores = [artifact["metadata"] for artifact in listed if artifact["name"] == "metrics"]
     assert {score["family"] for score in scores} == {"logistic regression", "random forest"}
     assert all(score["accuracy"] > 0.9 for score in scores)
-    matrices = [artifact["metadata"]["confusionMatrix"] for artifact in listed if artifact["name"] == "confusion"]
+    matrices = [
+        artifact["metadata"]["confusionMatrix"] for artifact in listed if artifact["name"] == "confusion"
+    ]
     assert len(matrices) == 2
     for matrix in matrices:
         assert len(matrix["annotationSpecs"]) == len(matrix["rows"]) == 10
@@ -90,7 +92,12 @@ def test_the_examples_own_script_says_what_came_of_it(server):
         capture_output=True, text=True, timeout=500, env=environment(),
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    for words in ("random forest", "logistic regression", "registered `digits`", f"{server.url}/#/runs/details/"):
+    for words in (
+        "random forest",
+        "logistic regression",
+        "registered `digits`",
+        f"{server.url}/#/runs/details/",
+    ):
         assert words in ended.stdout
 
 

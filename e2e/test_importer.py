@@ -65,7 +65,10 @@ def test_metadata_given_to_the_importer_is_kept(server, tmp_path):
     @dsl.pipeline(name="import-metadata")
     def pipeline(uri: str, version: str = "7"):
         dsl.importer(
-            artifact_uri=uri, artifact_class=Model, reimport=True, metadata={"name": "net", "version": version}
+            artifact_uri=uri,
+            artifact_class=Model,
+            reimport=True,
+            metadata={"name": "net", "version": version},
         )
 
     run = runs.succeed(server, pipeline, uri=str(file))

@@ -18,7 +18,9 @@ def say(text: str):
 @dsl.container_component
 def talk_and_wait(command: str):
     return dsl.ContainerSpec(
-        image=runs.SHELL_IMAGE, command=["sh", "-c", 'echo first line; eval "$0"; echo last line'], args=[command]
+        image=runs.SHELL_IMAGE,
+        command=["sh", "-c", 'echo first line; eval "$0"; echo last line'],
+        args=[command],
     )
 
 
@@ -130,7 +132,9 @@ def test_a_pod_of_the_users_own_runs(server, kubectl):
         "metadata": {"name": "own-pod"},
         "spec": {
             "restartPolicy": "Never",
-            "containers": [{"name": "main", "image": runs.SHELL_IMAGE, "command": ["sh", "-c", "echo own; exit 4"]}],
+            "containers": [
+                {"name": "main", "image": runs.SHELL_IMAGE, "command": ["sh", "-c", "echo own; exit 4"]}
+            ],
         },
     }
     kubectl("create", "-f", "-", stdin=json.dumps(manifest))
@@ -170,7 +174,9 @@ def test_a_secret_reaches_a_task_as_a_file_and_as_a_variable(server, kubectl):
         kubernetes.use_secret_as_volume(task, secret_name="login", mount_path="/etc/login")
         kubernetes.use_secret_as_env(task, secret_name="login", secret_key_to_env={"password": "PASSWORD"})
 
-    kubectl("create", "secret", "generic", "login", "--from-literal=username=ada", "--from-literal=password=pi")
+    kubectl(
+        "create", "secret", "generic", "login", "--from-literal=username=ada", "--from-literal=password=pi"
+    )
     run = runs.succeed(server, pipeline)
     assert runs.log(server, run, "show") == "ada pi\n"
 

@@ -13,7 +13,9 @@ def make_one_of_each() -> NamedTuple(
     from collections import namedtuple
 
     each = namedtuple("Each", ["text", "whole", "real", "truth", "many", "named"])
-    return each('a "quoted" line\nand a second, ünïcode', 9007199254740993, 2.5, True, [1, "two", None], {"k": [1]})
+    return each(
+        'a "quoted" line\nand a second, ünïcode', 9007199254740993, 2.5, True, [1, "two", None], {"k": [1]}
+    )
 
 
 @dsl.component(base_image="python:3.11")
@@ -71,8 +73,12 @@ def test_defaults_of_the_pipeline_hold_until_an_argument_is_given(server):
 
 @dsl.component(base_image="python:3.11")
 def expect_defaults(
-    text: str = "t", whole: int = 3, truth: bool = False, many: list = [1, 2], nothing: str = None
-):  # noqa: B006 (a default is what is tested)
+    text: str = "t",
+    whole: int = 3,
+    truth: bool = False,
+    many: list = [1, 2],  # noqa: B006 (that it arrives is what is tested)
+    nothing: str = None,
+):
     assert (text, whole, truth, many, nothing) == ("t", 3, False, [1, 2], None), locals()
 
 
@@ -105,7 +111,9 @@ def test_an_optional_input_without_a_value_stays_away(server):
 
 @dsl.container_component
 def say(text: str):
-    return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["sh", "-c", 'printf "%s|" "$@"', "sh"], args=[text])
+    return dsl.ContainerSpec(
+        image=runs.SHELL_IMAGE, command=["sh", "-c", 'printf "%s|" "$@"', "sh"], args=[text]
+    )
 
 
 def test_a_number_bound_to_a_text_input_becomes_text(server):
@@ -132,7 +140,7 @@ def test_a_number_bound_to_a_text_input_becomes_text(server):
 def test_an_argument_holds_a_value_of_another_task(server):
     @dsl.container_component
     def write(out: dsl.OutputPath(str)):
-        return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["sh", "-c"], args=[f'printf made > {out}'])
+        return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["sh", "-c"], args=[f"printf made > {out}"])
 
     @dsl.pipeline(name="embedded")
     def pipeline():

@@ -23,7 +23,9 @@ READS = ["/apis/v2beta1/runs", "/api/v1/pods", "/apis/v2beta1/healthz", "/"]
 
 
 @pytest.mark.parametrize("path", READS)
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:4242", "127.0.0.1.evil.example", "localhost.evil"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:4242", "127.0.0.1.evil.example", "localhost.evil"]
+)
 def test_a_name_that_was_rebound_to_this_machine_is_refused(server, path, host):
     assert ask(server, "GET", path, {"Host": host}) in (403, 421)
 
@@ -80,7 +82,9 @@ def test_the_launchers_door_is_shut_without_a_token(server):
         assert server.http("PUT", "/launch/v1/report", headers=headers, json={}).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/static/..%2f..%2fetc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/static/..%2f..%2fetc/passwd"]
+)
 def test_a_path_does_not_climb_out_of_the_pages(server, path):
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request("GET", path)

@@ -1,6 +1,6 @@
 """What `make demo` runs once everything is built: start a server if none is up, then the digits example.
 
-    python examples/demo.py --coracle target/debug/coracle --data-dir .coracle/demo
+python examples/demo.py --coracle target/debug/coracle --data-dir .coracle/demo
 """
 
 import argparse

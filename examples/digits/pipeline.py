@@ -166,7 +166,9 @@ def register(
     print(f"registered {name}: {registered.uri}")
 
 
-@dsl.pipeline(name="digits", description="Train two models on handwritten digits and register the better one.")
+@dsl.pipeline(
+    name="digits", description="Train two models on handwritten digits and register the better one."
+)
 def digits_pipeline(
     test_size: float = 0.25,
     seed: int = 7,
@@ -178,9 +180,7 @@ def digits_pipeline(
     loaded = load_digits()
     parts = split_digits(digits=loaded.outputs["digits"], test_size=test_size, seed=seed)
 
-    linear = train_logistic_regression(
-        train=parts.outputs["train"], regularization=regularization, seed=seed
-    )
+    linear = train_logistic_regression(train=parts.outputs["train"], regularization=regularization, seed=seed)
     linear_score = evaluate(model=linear.outputs["model"], test=parts.outputs["test"])
     linear_score.set_display_name("evaluate logistic regression")
 

@@ -20,7 +20,7 @@ from kfp import compiler
 from pipeline import digits_pipeline
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from progress import Progress  # noqa: E402 (a neighbour of every example)
+from progress import Progress
 
 TERMINAL = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
 

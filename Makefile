@@ -1,0 +1,81 @@
+# Everything a developer runs. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CORACLE := target/debug/coracle
+PYTHON := .venv/bin/python
+DEMO_DIR := .coracle/demo
+export CORACLE_BIN := $(abspath $(CORACLE))
+
+# One build serves everything: libraries, the binary and the tests share their dependencies' features.
+BUILD := cargo build --workspace --all-targets
+ifdef CI
+BUILD += --locked
+NEXTEST_PROFILE := --profile ci
+endif
+
+.PHONY: help demo build test test-rust test-e2e check format bench conformance lock clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build .venv/.ready ## start a server and run the digits pipeline on it with the kfp SDK
+	@$(PYTHON) examples/demo.py --coracle $(CORACLE) --data-dir $(DEMO_DIR)
+
+build: ## build the coracle binary and the tests
+	@scripts/prepare rust
+	@$(BUILD)
+
+test: test-rust test-e2e ## run every test: Rust, then end to end
+
+test-rust: build ## run the Rust tests
+	@if cargo nextest --version > /dev/null 2>&1; then \
+	    cargo nextest run --workspace $(NEXTEST_PROFILE); \
+	else \
+	    echo "cargo-nextest is not installed (cargo install --locked cargo-nextest); using cargo test"; \
+	    cargo test --workspace --lib --bins --tests; \
+	fi
+	@cargo test --workspace --doc --quiet
+
+test-e2e: build .venv/.ready ## run the end-to-end tests (ARGS="-k word" for some of them)
+	@$(PYTHON) -m pytest -c e2e/pytest.ini --rootdir=e2e e2e $(ARGS)
+
+check: .venv/.ready ## formatting, lints, docs and licences
+	@scripts/prepare rust
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	@if cargo deny --version > /dev/null 2>&1; then cargo deny check; \
+	    else echo "cargo-deny is not installed (cargo install --locked cargo-deny): licences not checked"; fi
+	@.venv/bin/ruff check e2e examples bench
+	@.venv/bin/ruff format --check e2e examples bench
+
+format: .venv/.ready ## format all code
+	@cargo fmt --all
+	@.venv/bin/ruff check --fix --quiet e2e examples bench
+	@.venv/bin/ruff format --quiet e2e examples bench
+
+bench: build .venv/.ready ## measure, and print ratios (ARGS="--quick" for a short run)
+	@$(PYTHON) bench/run.py --coracle $(CORACLE) $(ARGS)
+
+conformance: build .venv/.ready ## run a folder of compiled pipelines: DIR=... [ONLY=word] [JOBS=2] [TIMEOUT=180] [HOST=url] [STRICT=1]
+	@test -n "$(DIR)" || { echo "say which folder: make conformance DIR=/path/to/folder" >&2; exit 2; }
+	@$(PYTHON) e2e/conformance.py "$(DIR)" --only "$(ONLY)" --jobs $(or $(JOBS),2) \
+	    --timeout $(or $(TIMEOUT),180) --host "$(HOST)" $(if $(STRICT),--strict)
+
+lock: .venv/.ready ## resolve e2e/requirements.in anew into requirements.txt
+	@.venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-emit-index-url \
+	    --custom-compile-command "make lock" e2e/requirements.in --output-file e2e/requirements.txt
+
+clean: ## remove what was built, the Python environment and the demo's server and data
+	@if [ -x $(CORACLE) ] && [ -e $(DEMO_DIR)/server.json ]; then \
+	    $(CORACLE) down --data-dir $(DEMO_DIR) || true; fi
+	@cargo clean
+	@rm -rf .venv $(DEMO_DIR) bench/results
+
+.venv/.ready: e2e/requirements.txt scripts/prepare
+	@scripts/prepare python
+	@touch $@
