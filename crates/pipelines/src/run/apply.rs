@@ -1,9 +1,8 @@
 //! Does what was planned. No decisions here, and everything may be done twice: rows are written
 //! by key, a Pod that exists already is the one that was meant, a Pod that is gone need not go.
 
-use std::time::Duration;
-
 use coracle_api::id::TaskId;
+use coracle_reconcile::retry::until_done;
 use coracle_store::records::{Attempt, Commit, Records};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
@@ -21,9 +20,6 @@ use super::{
 
 /// Requests to the Kubernetes API under way at once, per run.
 const CONCURRENCY: usize = 16;
-/// How long to wait before the first repetition, and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-
 /// What effects need.
 #[derive(Clone)]
 pub struct Tools {
@@ -68,10 +64,8 @@ impl Tools {
 
     async fn commit(&self, state: &State, commit: &Commit) -> Option<()> {
         let run = state.run.id;
-        self.persist("write the run's rows", || {
-            self.records.commit(run, commit.clone())
-        })
-        .await
+        let write = || self.records.commit(run, commit.clone());
+        until_done("write the run's rows", &self.cancel, write).await
     }
 
     async fn import(&self, import: Import) -> Option<Event> {
@@ -84,7 +78,7 @@ impl Tools {
             None
         } else {
             let find = || self.records.artifact_by_uri(&artifact.namespace, &artifact.uri);
-            self.persist("look an artifact up", find).await?
+            until_done("look an artifact up", &self.cancel, find).await?
         };
         // An artifact of another type is another thing, wherever its bytes are.
         let known = known.filter(|known| {
@@ -108,70 +102,31 @@ impl Tools {
             Err(error) => return Some(refused(format!("the Pod cannot be written: {error}"))),
         };
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &attempt.namespace);
-        let mut wait = BACKOFF.0;
-        loop {
-            match pods.create(&PostParams::default(), &pod).await {
-                Ok(_) => return None,
-                Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => {
-                    return None;
-                }
-                Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
-                    return Some(refused(status.message));
-                }
-                Err(error) => self.wait("create a Pod", &error, &mut wait).await?,
+        let create = async || match pods.create(&PostParams::default(), &pod).await {
+            Ok(_) => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => {
+                Ok(None)
             }
-        }
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                Ok(Some(refused(status.message)))
+            }
+            Err(error) => Err(error),
+        };
+        until_done("create a Pod", &self.cancel, create).await?
     }
 
     async fn delete(&self, state: &State, task: TaskId, number: u32) -> Option<Event> {
         let attempt = attempt(state, task, number)?;
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &attempt.namespace);
-        let mut wait = BACKOFF.0;
-        loop {
-            match pods.delete(&attempt.pod_name, &DeleteParams::default()).await {
-                Ok(_) => return None,
-                Err(kube::Error::Api(status)) if status.code == 404 => {
-                    let view = PodView::Ended(PodEnd::gone());
-                    return Some(Event::Pod { task, number, view });
-                }
-                Err(error) => self.wait("delete a Pod", &error, &mut wait).await?,
+        let delete = async || match pods.delete(&attempt.pod_name, &DeleteParams::default()).await {
+            Ok(_) => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                let view = PodView::Ended(PodEnd::gone());
+                Ok(Some(Event::Pod { task, number, view }))
             }
-        }
-    }
-
-    /// Repeats until it works. None when the server stops first.
-    async fn persist<T, E, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> Option<T>
-    where
-        E: std::error::Error + Sync + 'static,
-        F: Future<Output = Result<T, E>>,
-    {
-        let mut wait = BACKOFF.0;
-        loop {
-            match attempt().await {
-                Ok(done) => return Some(done),
-                Err(error) => self.wait(what, &error, &mut wait).await?,
-            }
-        }
-    }
-
-    async fn wait(
-        &self,
-        what: &str,
-        error: &(dyn std::error::Error + Sync + 'static),
-        wait: &mut Duration,
-    ) -> Option<()> {
-        tracing::warn!(
-            retry_in_ms = wait.as_millis(),
-            error,
-            "cannot {what}; trying again"
-        );
-        tokio::select! {
-            () = self.cancel.cancelled() => None,
-            () = tokio::time::sleep(*wait) => {
-                *wait = (*wait * 2).min(BACKOFF.1);
-                Some(())
-            }
-        }
+            Err(error) => Err(error),
+        };
+        until_done("delete a Pod", &self.cancel, delete).await?
     }
 }
 

@@ -1,0 +1,30 @@
+//! What can be chosen about a server. Everything has a default; no configuration must work.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+/// The port that a server listens on unless told otherwise.
+pub const DEFAULT_PORT: u16 = 4242;
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where everything is kept. Made, with access for this user only, if it is not there.
+    pub data_dir: PathBuf,
+    /// The address to listen on: a loopback one.
+    pub host: IpAddr,
+    /// The port to listen on; 0 for any free one.
+    pub port: u16,
+    /// The executable that Pods start as their launcher: this one.
+    pub binary: PathBuf,
+}
+
+impl Config {
+    /// A server with the default address.
+    #[must_use]
+    pub const fn new(data_dir: PathBuf, binary: PathBuf) -> Self {
+        Self { data_dir, host: IpAddr::V4(Ipv4Addr::LOCALHOST), port: DEFAULT_PORT, binary }
+    }
+}
