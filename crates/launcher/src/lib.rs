@@ -1,1 +1,20 @@
-//! What runs beside user code: resolves inputs, runs the command, publishes outputs
+//! What runs beside user code: resolves inputs, runs the command, publishes outputs.
+//!
+//! It is the first process of a task's container. It knows a server's URL and a token, nothing of
+//! Kubernetes or of pipelines, and decides nothing about what runs next. Everything here blocks:
+//! there is no async runtime, so that starting it costs next to nothing.
+//!
+//! - [`launch`]: the sequence, from the first request to the exit code
+//! - `server`: the two requests, and patience with a server that is away
+//! - `inputs`: what must be in place before the command starts
+//! - `command`: starting the command, its streams, signals, its end
+//! - `log`: one copy of the output for whoever watches, one that is kept
+//! - `outputs`: what the command left behind
+
+mod command;
+mod inputs;
+pub mod launch;
+mod log;
+mod outputs;
+mod server;
+mod signals;

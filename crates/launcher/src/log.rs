@@ -1,0 +1,282 @@
+//! The command's output: one copy for whoever watches this process, one file that is kept, and
+//! the last lines in memory for the failure's message.
+//!
+//! Bytes are passed on as they come, whatever their encoding.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Which of the command's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Out,
+    Err,
+}
+
+/// Takes output from several threads.
+#[derive(Debug)]
+pub(crate) struct Log {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Absent until the place for it is known, and after it could not be written.
+    file: Option<File>,
+    tail: Tail,
+    /// Bytes of the command's output so far.
+    written: u64,
+}
+
+impl Log {
+    pub(crate) const fn new() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                file: None,
+                tail: Tail::new(),
+                written: 0,
+            }),
+        }
+    }
+
+    /// From now on, output is kept in `file` too.
+    pub(crate) fn keep(&self, file: File) {
+        self.lock().file = Some(file);
+    }
+
+    /// Output of the command.
+    pub(crate) fn write(&self, stream: Stream, bytes: &[u8]) {
+        let mut inner = self.lock();
+        inner.pass_on(stream, bytes);
+        inner.tail.push(stream, bytes);
+        inner.written += bytes.len() as u64;
+    }
+
+    /// How much the command has written so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.lock().written
+    }
+
+    /// A line of the launcher's own.
+    pub(crate) fn say(&self, line: &str) {
+        self.lock()
+            .pass_on(Stream::Err, format!("coracle: {line}\n").as_bytes());
+    }
+
+    /// What went wrong, as the output tells it.
+    pub(crate) fn story(&self) -> Story {
+        self.lock().tail.story()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn pass_on(&mut self, stream: Stream, bytes: &[u8]) {
+        // Whoever watches may have gone: that is no reason to stop the command.
+        let _ = match stream {
+            Stream::Out => {
+                let mut out = io::stdout().lock();
+                out.write_all(bytes).and_then(|()| out.flush())
+            }
+            Stream::Err => io::stderr().lock().write_all(bytes),
+        };
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(bytes)
+        {
+            self.file = None;
+            let _ = writeln!(io::stderr(), "coracle: the log is not kept from here on: {error}");
+        }
+    }
+}
+
+/// What the last lines of an output say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Story {
+    /// The line that names the error, as far as can be told.
+    pub(crate) cause: Option<String>,
+    /// The last lines, oldest first.
+    pub(crate) lines: Vec<String>,
+}
+
+/// The last lines of both streams.
+#[derive(Debug)]
+struct Tail {
+    lines: VecDeque<(Stream, Vec<u8>)>,
+    /// What came after the last line's end, by stream.
+    open: [Vec<u8>; 2],
+}
+
+impl Tail {
+    const KEPT: usize = 100;
+    const SHOWN: usize = 20;
+    const LONGEST: usize = 1000;
+
+    const fn new() -> Self {
+        Self {
+            lines: VecDeque::new(),
+            open: [Vec::new(), Vec::new()],
+        }
+    }
+
+    fn push(&mut self, stream: Stream, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            self.open(stream, &rest[..end]);
+            self.close(stream);
+            rest = &rest[end + 1..];
+        }
+        self.open(stream, rest);
+    }
+
+    fn open(&mut self, stream: Stream, bytes: &[u8]) {
+        let open = &mut self.open[stream as usize];
+        // Text after a carriage return replaces what was before it: a progress bar is its last state.
+        let end = bytes
+            .iter()
+            .rposition(|byte| *byte != b'\r')
+            .map_or(0, |last| last + 1);
+        let start = bytes[..end]
+            .iter()
+            .rposition(|byte| *byte == b'\r')
+            .map(|found| found + 1);
+        if start.is_some() || (end > 0 && open.last() == Some(&b'\r')) {
+            open.clear();
+        }
+        let room = Self::LONGEST.saturating_sub(open.len());
+        open.extend(bytes[start.unwrap_or(0)..].iter().take(room));
+    }
+
+    fn close(&mut self, stream: Stream) {
+        let line = std::mem::take(&mut self.open[stream as usize]);
+        if self.lines.len() == Self::KEPT {
+            self.lines.pop_front();
+        }
+        self.lines.push_back((stream, line));
+    }
+
+    fn story(&self) -> Story {
+        let open = [Stream::Out, Stream::Err]
+            .into_iter()
+            .map(|stream| (stream, &self.open[stream as usize]));
+        let lines: Vec<(Stream, String)> = self
+            .lines
+            .iter()
+            .map(|(stream, line)| (*stream, line))
+            .chain(open)
+            .map(|(stream, line)| (stream, plain(line)))
+            .filter(|(_, line)| !line.trim().is_empty())
+            .collect();
+        let of = |wanted: Stream| {
+            lines
+                .iter()
+                .filter(move |(stream, _)| *stream == wanted)
+                .map(|(_, line)| line.as_str())
+        };
+        let errors: Vec<&str> = of(Stream::Err).collect();
+        let cause = exception(&errors)
+            .or_else(|| errors.last().copied())
+            .or_else(|| of(Stream::Out).next_back());
+        Story {
+            cause: cause.map(|line| line.trim().to_owned()),
+            lines: lines[lines.len().saturating_sub(Self::SHOWN)..]
+                .iter()
+                .map(|(_, line)| line.clone())
+                .collect(),
+        }
+    }
+}
+
+/// The line after the last Python traceback that names the exception.
+fn exception<'a>(lines: &[&'a str]) -> Option<&'a str> {
+    let start = lines
+        .iter()
+        .rposition(|line| line.starts_with("Traceback (most recent call last)"))?;
+    lines[start + 1..]
+        .iter()
+        .copied()
+        .find(|line| !line.starts_with([' ', '\t']))
+}
+
+/// The bytes as text that a terminal would show: no colour codes, no other control characters.
+fn plain(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut shown = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(char) = chars.next() {
+        if char == '\u{1b}' {
+            if chars.next_if_eq(&'[').is_some() {
+                while chars.next().is_some_and(|char| !char.is_ascii_alphabetic()) {}
+            }
+        } else if char == '\t' || !char.is_control() {
+            shown.push(char);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn story(writes: &[(Stream, &[u8])]) -> Story {
+        let mut tail = Tail::new();
+        writes
+            .iter()
+            .for_each(|(stream, bytes)| tail.push(*stream, bytes));
+        tail.story()
+    }
+
+    #[test]
+    fn the_exception_is_the_cause_even_when_more_follows() {
+        let found = story(&[
+            (Stream::Out, b"working\n"),
+            (
+                Stream::Err,
+                b"Traceback (most recent call last):\n  File \"a.py\", line 1\n    x()\n",
+            ),
+            (Stream::Err, b"Value"),
+            (Stream::Err, b"Error: much\nnotice: a new version exists\n"),
+        ]);
+        assert_eq!(found.cause.as_deref(), Some("ValueError: much"));
+        assert_eq!(found.lines.len(), 6);
+    }
+
+    #[test]
+    fn without_one_it_is_the_last_line_of_stderr_then_of_stdout() {
+        let found = story(&[(Stream::Err, b"bad\n\n"), (Stream::Out, b"later")]);
+        assert_eq!(found.cause.as_deref(), Some("bad"));
+        assert_eq!(story(&[(Stream::Out, b"one\ntwo")]).cause.as_deref(), Some("two"));
+        assert_eq!(story(&[]), Story::default());
+    }
+
+    #[test]
+    fn only_the_last_lines_are_held() {
+        let mut tail = Tail::new();
+        for number in 0..10_000 {
+            tail.push(Stream::Out, format!("line {number}\n").as_bytes());
+        }
+        tail.push(Stream::Err, &vec![b'x'; 1 << 20]);
+        tail.push(Stream::Err, b"\n");
+        let story = tail.story();
+        assert_eq!(story.lines.len(), Tail::SHOWN);
+        assert_eq!(story.lines[0], "line 9981");
+        assert_eq!(story.lines[19].len(), Tail::LONGEST);
+        assert!(tail.lines.len() <= Tail::KEPT);
+    }
+
+    #[test]
+    fn lines_are_shown_as_a_terminal_would() {
+        let found = story(&[(
+            Stream::Err,
+            b"\x1b[31mred\x1b[0m\n 1%\r 50%\r100%\r\n\xff\xfe ok\x07\n",
+        )]);
+        assert_eq!(found.lines, ["red", "100%", "\u{fffd}\u{fffd} ok"]);
+    }
+}
