@@ -11,9 +11,10 @@ mod kfp;
 mod launch;
 mod log;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use axum::Router;
+use coracle_artifacts::Artifacts;
 use coracle_store::records::Records;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -26,8 +27,8 @@ use utoipa_axum::router::OpenApiRouter;
 pub struct Options {
     /// The rows.
     pub records: Records,
-    /// The folder that logs are read from; nothing outside it is shown.
-    pub artifact_root: PathBuf,
+    /// Where logs are read from; nothing outside is shown.
+    pub artifacts: Artifacts,
     /// The namespace of everything that is made here.
     pub namespace: String,
     /// The server's version, for `healthz`.

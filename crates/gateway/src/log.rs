@@ -1,12 +1,11 @@
 //! The log of a task, while it runs and afterwards.
 //!
-//! A log is a file that only grows, inside the artifact root. Following ends when the attempt has
+//! A log is a file that only grows, inside the artifact folder. Following ends when the attempt has
 //! ended and its file was read to the end. Growth is looked for at short intervals, for there is
 //! no portable way to be told; only while somebody follows.
 
 use std::{
     io::{self, ErrorKind},
-    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +18,7 @@ use axum::{
 };
 use bytes::Bytes;
 use coracle_api::id::{RunId, TaskId};
+use coracle_artifacts::{ArtifactUri, Artifacts};
 use coracle_store::records::{Attempt, Change, Records, Task};
 use serde::Deserialize;
 use tokio::{
@@ -258,7 +258,7 @@ impl Reader {
         self.number = Some(attempt.number);
         self.has_ended = attempt.state.is_terminal();
         if matches!(self.source, Source::Absent)
-            && let Some(file) = open(&self.options.artifact_root, &attempt.log_uri).await?
+            && let Some(file) = open(&self.options.artifacts, &attempt.log_uri).await?
         {
             self.source = Source::Open(file);
         }
@@ -272,22 +272,24 @@ async fn read(file: &mut File) -> io::Result<Bytes> {
     Ok(buffer.into())
 }
 
-/// Opens a log, if it is there. A path that leads out of the root is no log.
-async fn open(root: &Path, uri: &str) -> Result<Option<File>, Error> {
-    let path = PathBuf::from(uri.strip_prefix("file://").unwrap_or(uri));
-    let resolve = async {
-        let path = tokio::fs::canonicalize(&path).await?;
-        let root = tokio::fs::canonicalize(root).await?;
-        if !path.starts_with(&root) || !tokio::fs::metadata(&path).await?.is_file() {
-            return Ok(None);
-        }
-        File::open(&path).await.map(Some)
+/// Opens a log, if it is there. A path that leads out of the artifact folder is no log.
+async fn open(artifacts: &Artifacts, uri: &str) -> Result<Option<File>, Error> {
+    if uri.is_empty() {
+        return Ok(None);
+    }
+    let no_log = |error: &dyn std::fmt::Display| Error::Absent(format!("the log cannot be shown: {error}"));
+    let place: ArtifactUri = uri.parse().map_err(|error| no_log(&error))?;
+    let path = place.local().map_err(|error| no_log(&error))?.to_owned();
+    let artifacts = artifacts.clone();
+    let confined = tokio::task::spawn_blocking(move || artifacts.confine(&path))
+        .await
+        .map_err(|error| Error::internal("the log could not be looked for", error))?;
+    let opened = match confined {
+        Ok(path) => File::open(path).await,
+        Err(error) => return Err(no_log(&error)),
     };
-    match resolve.await {
-        Ok(Some(file)) => Ok(Some(file)),
-        Ok(None) => Err(Error::Absent(format!(
-            "the log `{uri}` is no file of this server's artifact store"
-        ))),
+    match opened {
+        Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::internal("the log could not be opened", error)),
     }

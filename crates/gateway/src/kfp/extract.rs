@@ -13,7 +13,7 @@ use super::error::Error;
 /// The most that a JSON body may hold: the size of the largest pipeline that can be uploaded.
 pub(crate) const BODY_LIMIT: usize = 32 * 1024 * 1024;
 
-/// A JSON body, whatever its content type says (KFP's clients do not agree on one).
+/// A JSON object as the body, whatever its content type says (KFP's clients do not agree on one).
 pub(crate) struct Body<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -21,6 +21,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
         let bytes = Raw::<BODY_LIMIT>::from_request(request, state).await?.0;
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(Error::Invalid(
+                "the request body cannot be used: expected a JSON object".to_owned(),
+            ));
+        }
         let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             let path = error.path().to_string();

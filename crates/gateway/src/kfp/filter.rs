@@ -49,6 +49,9 @@ impl Filter {
         if source.is_null() {
             return Ok(Self::none());
         }
+        if !source.is_object() {
+            return Err(invalid("it is no JSON object"));
+        }
         let message: Message = Message::deserialize(&source).map_err(|error| invalid(error.to_string()))?;
         let predicates = message
             .predicates

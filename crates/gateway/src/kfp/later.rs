@@ -15,6 +15,7 @@ use super::{Options, error::Error};
 /// The paths.
 pub(super) fn router() -> Router<Arc<Options>> {
     Router::new()
+        .without_v07_checks()
         .route("/runs/{run_id}/:retry", post(retry))
         .route(
             "/runs/{run_id}/nodes/{node_id}/artifacts/{name}/:read",

@@ -67,7 +67,7 @@ struct Healthz {
 
 /// Every path of the API, with verbs as paths of their own.
 pub(crate) fn routes() -> OpenApiRouter<Arc<Options>> {
-    OpenApiRouter::new()
+    OpenApiRouter::from(Router::new().without_v07_checks())
         .routes(routes!(healthz))
         .routes(routes!(experiments::list, experiments::create))
         .routes(routes!(experiments::get, experiments::delete))

@@ -131,7 +131,10 @@ pub(super) async fn create(
 /// Shows a run and its tasks.
 #[utoipa::path(get, path = "/runs/{run_id}", tag = "runs", params(("run_id" = String, Path)),
     responses((status = 200, body = Run)))]
-pub(super) async fn get(State(options): State<Arc<Options>>, Ids(id): Ids<RunId>) -> Result<Json<Run>, Error> {
+pub(super) async fn get(
+    State(options): State<Arc<Options>>,
+    Ids(id): Ids<RunId>,
+) -> Result<Json<Run>, Error> {
     let row = options.records.run(id).await?;
     let pipeline_spec = match row.pipeline_id {
         Some(_) => None,
@@ -186,7 +189,10 @@ pub(super) async fn terminate(
 /// Takes a run out of the main lists.
 #[utoipa::path(post, path = "/runs/{run_id}/:archive", tag = "runs", params(("run_id" = String, Path)),
     responses((status = 200, body = Empty)))]
-pub(super) async fn archive(State(options): State<Arc<Options>>, Ids(id): Ids<RunId>) -> Result<Json<Empty>, Error> {
+pub(super) async fn archive(
+    State(options): State<Arc<Options>>,
+    Ids(id): Ids<RunId>,
+) -> Result<Json<Empty>, Error> {
     options
         .records
         .set_run_storage_state(id, StorageState::Archived)
@@ -211,7 +217,10 @@ pub(super) async fn unarchive(
 /// Deletes a run. Its artifacts stay.
 #[utoipa::path(delete, path = "/runs/{run_id}", tag = "runs", params(("run_id" = String, Path)),
     responses((status = 200, body = Empty)))]
-pub(super) async fn delete(State(options): State<Arc<Options>>, Ids(id): Ids<RunId>) -> Result<Json<Empty>, Error> {
+pub(super) async fn delete(
+    State(options): State<Arc<Options>>,
+    Ids(id): Ids<RunId>,
+) -> Result<Json<Empty>, Error> {
     options.records.delete_run(id).await?;
     Ok(Json(Empty {}))
 }

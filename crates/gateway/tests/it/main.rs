@@ -1,0 +1,11 @@
+//! The façades, driven as clients do: requests into the router, over a store in memory.
+
+mod experiments;
+mod launch;
+mod logs;
+mod openapi;
+mod pipelines;
+mod runs;
+mod server;
+mod uploads;
+mod watch;

@@ -1,0 +1,454 @@
+//! Runs: made from a pipeline of either kind, shown with their tasks, stopped and put away.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use coracle_api::{
+    id::{ArtifactId, EventId, RunId},
+    launch::Failure,
+    reason::Reason,
+    state::RuntimeState,
+};
+use coracle_store::records::{Artifact, ArtifactTask, Commit, IoType, RunStatus, StateChange, TaskEvent};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::server::{Server, attempt, pipeline, refused, status, task};
+
+fn inline(parameters: Value) -> Value {
+    json!({"display_name": "run", "pipeline_spec": pipeline(), "runtime_config": {"parameters": parameters}})
+}
+
+#[tokio::test]
+async fn a_run_of_an_inline_pipeline_goes_to_the_default_experiment() {
+    let server = Server::start().await;
+    let (code, made) = server.post("/runs", inline(json!({"text": "a"}))).await;
+    assert_eq!(code, StatusCode::OK, "{made}");
+    assert_eq!(made["state"], "PENDING");
+    assert_eq!(made["storage_state"], "AVAILABLE");
+    assert_eq!(made["finished_at"], "1970-01-01T00:00:00Z");
+    assert_eq!(made["pipeline_spec"], pipeline());
+    assert_eq!(made["runtime_config"], json!({"parameters": {"text": "a"}}));
+    assert_eq!(made["state_history"][0]["state"], "PENDING");
+    let experiment = server
+        .ok(&format!(
+            "/experiments/{}",
+            made["experiment_id"].as_str().unwrap()
+        ))
+        .await;
+    assert_eq!(experiment["display_name"], "Default");
+    assert_eq!(experiment["last_run_created_at"], made["created_at"]);
+
+    let (_, again) = server.post("/runs", inline(json!({"text": "b"}))).await;
+    assert_eq!(again["experiment_id"], made["experiment_id"]);
+    let mut shown = server
+        .ok(&format!("/runs/{}", made["run_id"].as_str().unwrap()))
+        .await;
+    assert_eq!(
+        shown.as_object_mut().unwrap().remove("run_details"),
+        Some(json!({}))
+    );
+    assert_eq!(shown, made);
+}
+
+#[tokio::test]
+async fn a_run_of_a_pipeline_takes_the_latest_version_when_none_is_named() {
+    let server = Server::start().await;
+    let (_, made) = server.post("/pipelines", json!({"name": "p"})).await;
+    let pipeline_id = made["pipeline_id"].as_str().unwrap();
+    let body = |reference: Value| {
+        json!({"display_name": "run", "pipeline_version_reference": reference,
+               "runtime_config": {"parameters": {"text": "a"}}})
+    };
+    let latest = body(json!({"pipeline_id": pipeline_id}));
+    refused(
+        server.post("/runs", latest.clone()).await,
+        400,
+        9,
+        "has no version",
+    );
+
+    let versions = format!("/pipelines/{pipeline_id}/versions");
+    let (_, one) = server
+        .post(&versions, json!({"name": "one", "pipeline_spec": pipeline()}))
+        .await;
+    let (_, two) = server
+        .post(&versions, json!({"name": "two", "pipeline_spec": pipeline()}))
+        .await;
+    let check = async |body: Value, version: &Value| {
+        let (status, run) = server.post("/runs", body).await;
+        assert_eq!(status, StatusCode::OK, "{run}");
+        let expect =
+            json!({"pipeline_id": pipeline_id, "pipeline_version_id": version["pipeline_version_id"]});
+        assert_eq!(run["pipeline_version_reference"], expect);
+        assert_eq!(run.get("pipeline_spec"), None);
+    };
+    check(latest, &two).await;
+    check(
+        body(json!({"pipeline_id": pipeline_id, "pipeline_version_id": one["pipeline_version_id"]})),
+        &one,
+    )
+    .await;
+    let absent =
+        json!({"pipeline_id": pipeline_id, "pipeline_version_id": "0198c0de-0000-7000-8000-000000000000"});
+    refused(
+        server.post("/runs", body(absent)).await,
+        404,
+        5,
+        "pipeline version",
+    );
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_is_refused_and_leaves_nothing() {
+    let server = Server::start().await;
+    let mut broken = pipeline();
+    broken["root"]["dag"]["tasks"]["say"]["dependentTasks"] = json!(["none"]);
+    let absent = "0198c0de-0000-7000-8000-000000000000";
+    let with = |field: &str, value: Value| {
+        let mut body = inline(json!({"text": "a"}));
+        body[field] = value;
+        body
+    };
+    for (body, status, code, message) in [
+        (inline(json!({})), 400, 3, "text"),
+        (inline(json!({"text": 7})), 400, 3, "text"),
+        (inline(json!({"text": "a", "more": 1})), 400, 3, "more"),
+        (with("display_name", json!("")), 400, 3, "no name"),
+        (with("pipeline_spec", broken), 400, 3, "root.dag.tasks.say"),
+        (with("pipeline_spec", Value::Null), 400, 3, "names no pipeline"),
+        (
+            with("pipeline_version_reference", json!({"pipeline_id": absent})),
+            400,
+            3,
+            "two pipelines",
+        ),
+        (with("experiment_id", json!(absent)), 404, 5, "experiment"),
+        (
+            with("experiment_id", json!("nonsense")),
+            404,
+            5,
+            "experiment `nonsense`",
+        ),
+        (
+            with(
+                "runtime_config",
+                json!({"parameters": {"text": "a"}, "root": "/"}),
+            ),
+            400,
+            3,
+            "unknown field `root`",
+        ),
+        (with("nonsense", json!(1)), 400, 3, "unknown field `nonsense`"),
+        (
+            json!({"display_name": "r", "pipeline_version_id": absent}),
+            400,
+            3,
+            "names a version and no pipeline",
+        ),
+        (
+            json!({"display_name": "r", "pipeline_version_reference": {"pipeline_id": absent}}),
+            404,
+            5,
+            "pipeline",
+        ),
+    ] {
+        refused(server.post("/runs", body).await, status, code, message);
+    }
+    assert_eq!(server.ok("/runs").await, json!({"total_size": 0}));
+    assert_eq!(server.ok("/experiments").await, json!({"total_size": 0}));
+}
+
+#[tokio::test]
+async fn an_archived_experiment_takes_no_runs() {
+    let server = Server::start().await;
+    let (_, experiment) = server.post("/experiments", json!({"display_name": "e"})).await;
+    let id = experiment["experiment_id"].as_str().unwrap();
+    server.verb(&format!("/experiments/{id}:archive")).await;
+    refused(
+        server
+            .post(&format!("/runs?experiment_id={id}"), inline(json!({"text": "a"})))
+            .await,
+        400,
+        9,
+        "archived",
+    );
+}
+
+#[tokio::test]
+async fn runs_are_listed_by_experiment_and_without_what_is_long() {
+    let server = Server::start().await;
+    let (_, experiment) = server.post("/experiments", json!({"display_name": "e"})).await;
+    let id = experiment["experiment_id"].as_str().unwrap();
+    let (_, made) = server
+        .post(&format!("/runs?experiment_id={id}"), inline(json!({"text": "a"})))
+        .await;
+    assert_eq!(made["experiment_id"], id);
+    server.run().await;
+    assert_eq!(server.ok("/runs?namespace=").await["total_size"], 2);
+    let page = server
+        .ok(&format!(
+            "/runs?experiment_id={id}&page_size=10&sort_by=created_at%20desc"
+        ))
+        .await;
+    assert_eq!(page["total_size"], 1);
+    assert_eq!(page["runs"][0]["run_id"], made["run_id"]);
+    assert_eq!(page["runs"][0].get("pipeline_spec"), None);
+    assert_eq!(page["runs"][0].get("run_details"), None);
+    refused(
+        server
+            .get("/runs?experiment_id=0198c0de-0000-7000-8000-000000000000")
+            .await,
+        404,
+        5,
+        "experiment",
+    );
+}
+
+#[tokio::test]
+async fn a_run_is_stopped_archived_and_deleted() {
+    let server = Server::start().await;
+    let run = server.run().await;
+    let path = format!("/runs/{run}");
+    assert_eq!(
+        server.verb(&format!("{path}:terminate")).await,
+        (StatusCode::OK, json!({}))
+    );
+    assert!(server.records.run(run).await.unwrap().termination_requested);
+    server
+        .commit(
+            run,
+            Commit {
+                run: status(RuntimeState::Canceled),
+                ..Commit::default()
+            },
+        )
+        .await;
+    refused(
+        server.verb(&format!("{path}:terminate")).await,
+        400,
+        9,
+        "already ended as CANCELED",
+    );
+
+    assert_eq!(
+        server.verb(&format!("{path}:archive")).await,
+        (StatusCode::OK, json!({}))
+    );
+    assert_eq!(server.ok(&path).await["storage_state"], "ARCHIVED");
+    assert_eq!(
+        server.verb(&format!("{path}:unarchive")).await,
+        (StatusCode::OK, json!({}))
+    );
+    assert_eq!(server.ok(&path).await["storage_state"], "AVAILABLE");
+    assert_eq!(server.delete(&path).await, (StatusCode::OK, json!({})));
+    for verb in ["", ":terminate", ":archive", ":unarchive"] {
+        let answer = if verb.is_empty() {
+            server.delete(&path).await
+        } else {
+            server.verb(&format!("{path}{verb}")).await
+        };
+        refused(answer, 404, 5, "run");
+    }
+}
+
+/// A run whose task failed once and then made a model.
+async fn with_tasks(server: &Server) -> (RunId, ArtifactId) {
+    let run = server.run().await;
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    let root = task(run, "root", RuntimeState::Running);
+    let mut say = task(run, "root.say", RuntimeState::Succeeded);
+    say.state_history = vec![StateChange {
+        time: at(1),
+        state: RuntimeState::Running,
+        error: None,
+    }];
+    let model = ArtifactId::of_output(say.id, 2, "model", 0);
+    say.inputs.parameters = Map::from_iter([("text".to_owned(), json!("a"))]);
+    say.outputs.artifacts = BTreeMap::from([("model".to_owned(), vec![model])]);
+    let mut first = attempt(&say, 1, RuntimeState::Failed);
+    first.error = Some(Failure {
+        reason: Reason::CommandFailed,
+        message: "exit code 1".to_owned(),
+    });
+    first.exit_code = Some(1);
+    let second = attempt(&say, 2, RuntimeState::Succeeded);
+    let mut late = task(run, "root.late", RuntimeState::Failed);
+    late.error = Some(Failure {
+        reason: Reason::UpstreamFailed,
+        message: "`say` failed".to_owned(),
+    });
+    let event = TaskEvent {
+        id: EventId::new(),
+        run_id: run,
+        task_id: say.id,
+        time: at(2),
+        kind: "Warning".to_owned(),
+        reason: "CommandFailed".to_owned(),
+        message: "trying again".to_owned(),
+    };
+    let artifact = Artifact {
+        id: model,
+        namespace: "default".to_owned(),
+        name: "model".to_owned(),
+        artifact_type: "system.Model".to_owned(),
+        type_version: "0.0.1".to_owned(),
+        uri: "/artifacts/model".to_owned(),
+        metadata: Map::from_iter([("accuracy".to_owned(), json!(0.9))]),
+        digest: Some("sha256:00".to_owned()),
+        size: Some(12),
+        created_at: at(3),
+    };
+    let link = ArtifactTask {
+        artifact_id: model,
+        run_id: run,
+        task_id: say.id,
+        io: IoType::Output,
+        key: "model".to_owned(),
+        position: 0,
+        producer_task: String::new(),
+    };
+    server
+        .commit(
+            run,
+            Commit {
+                run: Some(RunStatus {
+                    state: RuntimeState::Failed,
+                    error: Some(Failure {
+                        reason: Reason::CommandFailed,
+                        message: "`late` failed".to_owned(),
+                    }),
+                    state_history: Vec::new(),
+                    finished_at: Some(at(4)),
+                }),
+                tasks: vec![root, say, late],
+                attempts: vec![first, second],
+                events: vec![event],
+                artifacts: vec![artifact],
+                artifact_tasks: vec![link],
+            },
+        )
+        .await;
+    (run, model)
+}
+
+fn named<'a>(tasks: &'a Value, name: &str) -> &'a Value {
+    tasks
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|task| task["display_name"] == name)
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_run_shows_its_tasks_as_kfp_does() {
+    let server = Server::start().await;
+    let (run, model) = with_tasks(&server).await;
+    let shown = server.ok(&format!("/runs/{run}")).await;
+    assert_eq!(shown["state"], "FAILED");
+    assert_eq!(shown["finished_at"], "1970-01-01T00:00:04Z");
+    assert_eq!(shown["error"]["message"], "`late` failed");
+    assert_eq!(shown["error"]["details"][0]["reason"], "CommandFailed");
+    let tasks = &shown["run_details"]["task_details"];
+    assert_eq!(tasks.as_array().unwrap().len(), 3);
+    let (root, say, late) = (named(tasks, "root"), named(tasks, "say"), named(tasks, "late"));
+    assert_eq!(say["pod_name"], "say-2");
+    assert_eq!(
+        say["executor_detail"],
+        json!({"main_job": "say-2", "failed_main_jobs": ["say-1"]})
+    );
+    assert_eq!(say["parent_task_id"], root["task_id"]);
+    assert_eq!(
+        say["outputs"],
+        json!({"model": {"artifact_ids": [model.to_string()]}})
+    );
+    assert_eq!(say.get("inputs"), None, "parameters are no artifacts");
+    assert_eq!(
+        say["state_history"],
+        json!([{"update_time": "1970-01-01T00:00:01Z", "state": "RUNNING"}])
+    );
+    let children = root["child_tasks"].as_array().unwrap();
+    assert!(
+        children.contains(&json!({"task_id": say["task_id"], "pod_name": "say-2"})),
+        "{children:?}"
+    );
+    assert!(
+        children.contains(&json!({"task_id": late["task_id"]})),
+        "{children:?}"
+    );
+    assert_eq!(
+        late["error"]["details"][0]["metadata"]["hint"],
+        Reason::UpstreamFailed.hint()
+    );
+}
+
+#[tokio::test]
+async fn tasks_are_shown_in_full_and_without_secrets() {
+    let server = Server::start().await;
+    let (run, model) = with_tasks(&server).await;
+    let listed = server.ok(&format!("/runs/{run}/tasks")).await;
+    assert_eq!(listed["total_size"], 3);
+    let say = named(&listed["tasks"], "say");
+    assert_eq!(say["type"], "CONTAINER");
+    assert_eq!(say["scope_path"], "root.say");
+    assert_eq!(say["inputs"], json!({"parameters": {"text": "a"}}));
+    assert_eq!(
+        say["outputs"],
+        json!({"artifacts": {"model": {"artifact_ids": [model.to_string()]}}})
+    );
+    assert_eq!(say["events"][0]["message"], "trying again");
+    assert_eq!(say["attempts"][0]["exit_code"], 1);
+    let error =
+        json!({"reason": "CommandFailed", "message": "exit code 1", "hint": Reason::CommandFailed.hint()});
+    assert_eq!(say["attempts"][0]["error"], error);
+    assert!(!listed.to_string().contains("secret-"), "tokens are not shown");
+    let path = format!("/runs/{run}/tasks/{}", say["task_id"].as_str().unwrap());
+    assert_eq!(&server.ok(&path).await, say);
+
+    let other = server.run().await;
+    let foreign = format!("/runs/{other}/tasks/{}", say["task_id"].as_str().unwrap());
+    refused(server.get(&foreign).await, 404, 5, "task");
+    refused(
+        server
+            .get("/runs/0198c0de-0000-7000-8000-000000000000/tasks")
+            .await,
+        404,
+        5,
+        "run",
+    );
+}
+
+#[tokio::test]
+async fn artifacts_are_shown_alone_and_by_run() {
+    let server = Server::start().await;
+    let (run, model) = with_tasks(&server).await;
+    let shown = server.ok(&format!("/artifacts/{model}")).await;
+    let expect = json!({
+        "artifact_id": model.to_string(), "name": "model", "type": "system.Model", "uri": "/artifacts/model",
+        "metadata": {"accuracy": 0.9}, "created_at": "1970-01-01T00:00:03Z", "namespace": "default",
+        "digest": "sha256:00", "size": "12",
+    });
+    assert_eq!(shown, expect);
+    assert_eq!(
+        server.ok(&format!("/artifacts?run_id={run}")).await,
+        json!({"artifacts": [expect], "total_size": 1})
+    );
+    refused(server.get("/artifacts").await, 400, 3, "run_id");
+    refused(
+        server
+            .get("/artifacts?run_id=0198c0de-0000-7000-8000-000000000000")
+            .await,
+        404,
+        5,
+        "run",
+    );
+    refused(
+        server
+            .get("/artifacts/0198c0de-0000-7000-8000-000000000000")
+            .await,
+        404,
+        5,
+        "artifact",
+    );
+}
