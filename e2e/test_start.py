@@ -141,7 +141,7 @@ def test_a_data_directory_that_is_a_file(tmp_path):
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.7"])
 def test_an_address_that_others_can_reach_is_refused(tmp_path, address):
-    text = refused("--data-dir", tmp_path / "data", "--port", free_port(), "--bind", address)
+    text = refused("--data-dir", tmp_path / "data", "--port", free_port(), "--host", address)
     assert address in text and "authentication" in text
     assert not database(tmp_path / "data").exists()
 
