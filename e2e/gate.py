@@ -15,11 +15,13 @@ class Gate:
     def __init__(self):
         self.reached = threading.Event()
         self.left = threading.Event()
+        self.visits = 0
         self._open = threading.Event()
         gate = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
+                gate.visits += 1
                 gate.reached.set()
                 # Wake to see whether the task is still there: the socket is readable once it is closed.
                 while not gate._open.wait(0.05):

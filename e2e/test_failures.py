@@ -3,8 +3,9 @@
 import secrets
 from pathlib import Path
 
+import pytest
 import runs
-from kfp import dsl
+from kfp import dsl, kubernetes
 
 
 def shell(script: str, image: str = runs.SHELL_IMAGE):
@@ -161,20 +162,6 @@ def test_a_task_that_asks_for_a_gpu_that_is_not_there(server):
     expect(server, pipeline, "RequestExceedsNode", "64", "nvidia.com/gpu")
 
 
-def test_a_secret_that_does_not_exist(server):
-    from kfp import kubernetes
-
-    @dsl.container_component
-    def task():
-        return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["true"])
-
-    @dsl.pipeline(name="no-secret")
-    def pipeline():
-        kubernetes.use_secret_as_volume(task(), secret_name="no-such-secret", mount_path="/etc/secret")
-
-    expect(server, pipeline, "VolumeNotReady", "no-such-secret")
-
-
 def test_what_is_left_running_in_the_background_ends_with_its_task(server):
     mark = f"{secrets.randbelow(10**9) + 10**9}.5"
     run = runs.finish(server, runs.submit(server, shell(f"sleep {mark} & exit 0")))
@@ -191,19 +178,25 @@ def content(file: Path) -> bytes:
         return b""
 
 
-def test_what_this_version_does_not_run_yet_says_so(server):
-    @dsl.container_component
-    def say(text: str):
-        return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["echo"], args=[text])
+@dsl.container_component
+def say(text: str):
+    return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["echo"], args=[text])
 
-    @dsl.pipeline(name="loop")
-    def pipeline():
-        with dsl.ParallelFor(["a", "b"]) as item:
-            say(text=item)
 
-    answer = runs.post_run(server, runs.compiled(pipeline), {})
-    if answer.ok:
-        run = runs.finish(server, answer.json()["run_id"])
-        assert run.state == "SUCCEEDED" or "NotSupported" in run.describe(), run.describe()
-    else:
-        assert "for-loop-1" in answer.text
+@dsl.pipeline(name="loop")
+def loop():
+    with dsl.ParallelFor(["a", "b"]) as item:
+        say(text=item)
+
+
+@dsl.pipeline(name="secret")
+def secret():
+    kubernetes.use_secret_as_env(say(text="x"), secret_name="any", secret_key_to_env={"key": "VALUE"})
+
+
+@pytest.mark.parametrize("pipeline", [loop, secret], ids=["loop", "secret"])
+def test_what_this_version_does_not_run_says_so_and_where_to_look(server, pipeline):
+    run = runs.fail(server, pipeline)
+    assert "NotSupported" in run.describe(), run.describe()
+    assert "does not run yet" in run.describe() or "do not run yet" in run.describe()
+    assert "docs/pipelines.md" in str(run.body["error"])

@@ -125,19 +125,15 @@ def test_what_does_not_exist_is_said_in_kubernetes_words(server, kubectl):
     assert 'Error from server (NotFound): pods "no-such-pod" not found' in ended.stderr
 
 
+def own_pod(name: str, script: str, container: dict | None = None, volumes: tuple = ()) -> str:
+    """The manifest of a Pod that runs a shell script once."""
+    main = {"name": "main", "image": runs.SHELL_IMAGE, "command": ["sh", "-c", script], **(container or {})}
+    spec = {"restartPolicy": "Never", "containers": [main], "volumes": list(volumes)}
+    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+
+
 def test_a_pod_of_the_users_own_runs(server, kubectl):
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "own-pod"},
-        "spec": {
-            "restartPolicy": "Never",
-            "containers": [
-                {"name": "main", "image": runs.SHELL_IMAGE, "command": ["sh", "-c", "echo own; exit 4"]}
-            ],
-        },
-    }
-    kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+    kubectl("create", "-f", "-", stdin=own_pod("own-pod", "echo own; exit 4"))
     kubectl("wait", "pod/own-pod", "--for=jsonpath={.status.phase}=Failed", "--timeout=30s")
     shown = json.loads(kubectl("get", "pod", "own-pod", "-o", "json").stdout)
     assert shown["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 4
@@ -159,26 +155,36 @@ def test_configuration_is_made_changed_read_and_deleted(server, kubectl, kind):
     assert kubectl("get", kind, "settings", check=False).returncode == 1
 
 
-def test_a_secret_reaches_a_task_as_a_file_and_as_a_variable(server, kubectl):
-    from kfp import kubernetes
-
-    @dsl.container_component
-    def show():
-        return dsl.ContainerSpec(
-            image=runs.SHELL_IMAGE, command=["sh", "-c", 'echo "$(cat /etc/login/username) $PASSWORD"']
-        )
-
-    @dsl.pipeline(name="secret-probe")
-    def pipeline():
-        task = show()
-        kubernetes.use_secret_as_volume(task, secret_name="login", mount_path="/etc/login")
-        kubernetes.use_secret_as_env(task, secret_name="login", secret_key_to_env={"password": "PASSWORD"})
-
+def test_a_secret_reaches_a_pod_as_a_file_and_as_a_variable(server, kubectl):
     kubectl(
         "create", "secret", "generic", "login", "--from-literal=username=ada", "--from-literal=password=pi"
     )
-    run = runs.succeed(server, pipeline)
-    assert runs.log(server, run, "show") == "ada pi\n"
+    key = {"name": "login", "key": "password"}
+    container = {
+        "env": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": key}}],
+        "volumeMounts": [{"name": "login", "mountPath": "/etc/login"}],
+    }
+    volume = {"name": "login", "secret": {"secretName": "login"}}
+    manifest = own_pod("secret-pod", 'echo "$(cat /etc/login/username) $PASSWORD"', container, (volume,))
+    kubectl("create", "-f", "-", stdin=manifest)
+    kubectl("wait", "pod/secret-pod", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s")
+    assert kubectl("logs", "secret-pod").stdout == "ada pi\n"
+    kubectl("delete", "pod/secret-pod", "secret/login")
+
+
+def test_a_pod_whose_secret_is_missing_says_which(server, kubectl):
+    volume = {"name": "gone", "secret": {"secretName": "no-such-secret"}}
+    container = {"volumeMounts": [{"name": "gone", "mountPath": "/etc/gone"}]}
+    kubectl("create", "-f", "-", stdin=own_pod("no-secret-pod", "true", container, (volume,)))
+    # The API's own way to wait: `kubectl get --watch` until the event is there.
+    watch = server.kubectl_command(
+        "get", "events", "--watch", "--field-selector", "involvedObject.name=no-secret-pod", "-o", "json"
+    )
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True, env=environment()) as events:
+        said = next(line for line in events.stdout if "no-such-secret" in line)
+        events.kill()
+    assert "no-such-secret" in said
+    kubectl("delete", "pod", "no-secret-pod")
 
 
 def test_the_kinds_are_discovered(server, kubectl):
