@@ -3,6 +3,7 @@
 //! Nothing here starts a server. Each check is an ordinary test, so that nothing is found only in CI.
 
 mod docs;
+mod engine;
 mod layers;
 mod source;
 mod tidy;

@@ -1,0 +1,179 @@
+//! `coracle up` and `coracle down`: the server's own process.
+//!
+//! In the foreground the server is this process. Detached, it is this program once more, in a
+//! session of its own, logging to `coracle.log`; the first process waits for its one line that
+//! says where it is ready, so nobody polls.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    net::{IpAddr, Ipv4Addr},
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+use coracle_platform::{
+    Config, Server,
+    config::DEFAULT_PORT,
+    data_dir::{self, Running},
+};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Set for a server that was started in the background: it says one line and no more.
+const DETACHED: &str = "CORACLE_DETACHED";
+
+/// How to start a server.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Up {
+    /// Port to listen on; 0 takes any free one
+    #[arg(long, default_value_t = DEFAULT_PORT, env = "CORACLE_PORT")]
+    pub port: u16,
+    /// Address to listen on; other machines are let in only once authentication is configured
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub host: IpAddr,
+    /// Stay in the foreground (the default)
+    #[arg(long, conflicts_with = "detach")]
+    pub foreground: bool,
+    /// Go to the background once ready; logs go to `coracle.log` in the data directory
+    #[arg(short = 'd', long)]
+    pub detach: bool,
+}
+
+/// Starts a server and, in the foreground, works until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps the server from starting, in one sentence.
+pub fn up(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
+    if options.detach { detach(options, data_dir) } else { serve(options, data_dir) }
+}
+
+fn serve(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
+    let binary = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut config = Config::new(data_dir.to_owned(), binary);
+    (config.host, config.port) = (options.host, options.port);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the threads of the server")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        // Before anything starts, so that a signal during the start is not lost.
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+        let server = Server::start(config).await?;
+        announce(&server, data_dir)?;
+        let asked = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            asked.cancel();
+        });
+        server.run(stop).await;
+        anyhow::Ok(())
+    })?;
+    // Threads that wait for files or processes must not hold the end up.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+fn announce(server: &Server, data_dir: &Path) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let url = format!("http://{}", server.address());
+    writeln!(out, "Coracle {} is ready at {url}", coracle_platform::server::VERSION)?;
+    if std::env::var_os(DETACHED).is_none() {
+        writeln!(out, "  data  {}", data_dir.display())?;
+        writeln!(out, "  stop  Ctrl-C, or `coracle down`")?;
+    }
+    out.flush()
+}
+
+fn detach(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot make the data directory `{}`", data_dir.display()))?;
+    let log_path = data_dir.join("coracle.log");
+    let mut log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .read(true)
+        .mode(0o600)
+        .open(&log_path)
+        .with_context(|| format!("cannot write `{}`", log_path.display()))?;
+    let log_start = log.seek(SeekFrom::End(0))?;
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
+    command
+        .args(["up", "--foreground", "--port", &options.port.to_string(), "--host", &options.host.to_string()])
+        .arg("--data-dir")
+        .arg(data_dir)
+        .env(DETACHED, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log.try_clone()?)
+        .process_group(0);
+    let mut child = command.spawn().context("cannot start the server in the background")?;
+    let mut ready = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut ready)?;
+    }
+    if ready.is_empty() {
+        child.wait()?;
+        log.seek(SeekFrom::Start(log_start))?;
+        let mut said = String::new();
+        log.read_to_string(&mut said)?;
+        let said = said.lines().rev().find_map(|line| line.strip_prefix("error: ")).map(str::to_owned);
+        bail!("{}", said.unwrap_or_else(|| format!("the server did not start; see `{}`", log_path.display())));
+    }
+    let mut out = io::stdout().lock();
+    write!(out, "{ready}")?;
+    writeln!(out, "  data  {}", data_dir.display())?;
+    writeln!(out, "  log   {}", log_path.display())?;
+    writeln!(out, "  stop  `coracle down`")?;
+    Ok(())
+}
+
+/// Stops the server of a data directory, and returns when it has stopped.
+///
+/// # Errors
+/// When there is none, or it cannot be told.
+pub fn down(data_dir: &Path) -> anyhow::Result<()> {
+    let Some(server) = alive(data_dir)? else {
+        bail!("no server is running on the data directory `{}`", data_dir.display());
+    };
+    let pid = i32::try_from(server.pid).context("`server.json` names no process")?;
+    match kill(Pid::from_raw(pid), Signal::SIGTERM) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot stop process {pid}")),
+    }
+    // The lock is the server's until its end.
+    drop(Flock::lock(open_lock(data_dir)?, FlockArg::LockExclusive).map_err(|(_, error)| error)?);
+    writeln!(io::stdout(), "stopped the server at {}", server.url)?;
+    Ok(())
+}
+
+/// The server that is running on a data directory.
+///
+/// # Errors
+/// When the data directory cannot be read.
+pub fn alive(data_dir: &Path) -> anyhow::Result<Option<Running>> {
+    let Some(server) = data_dir::running(data_dir) else { return Ok(None) };
+    match Flock::lock(open_lock(data_dir)?, FlockArg::LockSharedNonblock) {
+        Ok(_) => Ok(None),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(Some(server)),
+        Err((_, error)) => Err(error).context("cannot look at the server's lock"),
+    }
+}
+
+fn open_lock(data_dir: &Path) -> anyhow::Result<File> {
+    let path: PathBuf = data_dir.join("coracle.lock");
+    File::open(&path).with_context(|| format!("cannot read `{}`", path.display()))
+}
