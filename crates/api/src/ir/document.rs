@@ -67,7 +67,9 @@ fn read(text: &str) -> Result<Vec<Value>, Problem> {
     {
         return Ok(vec![value]);
     }
-    serde_saphyr::from_multiple(text)
+    // As PyYAML writes: of the words that YAML 1.1 takes for booleans, it leaves `y` and `n` bare.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| Problem::at("document", format!("the file is neither YAML nor JSON: {error}")))
 }
 
@@ -161,6 +163,16 @@ deploymentSpec:
             "say"
         );
         assert_eq!(from_value(&document.value), Ok(document));
+    }
+
+    #[test]
+    fn a_parameter_may_be_called_n() {
+        let text = MINIMAL
+            .replace("componentRef: {name: comp-say}", "componentRef: {name: comp-say}\n        inputs: {parameters: {n: {componentInputParameter: n}}}")
+            .replace("{executorLabel: exec-say}", "{executorLabel: exec-say, inputDefinitions: {parameters: {n: {parameterType: NUMBER_INTEGER}}}}")
+            .replace("root:\n", "root:\n  inputDefinitions: {parameters: {n: {parameterType: NUMBER_INTEGER}}}\n");
+        let document = parse(text.as_bytes()).expect("valid");
+        assert!(document.spec.root.input_definitions.parameters.contains_key("n"));
     }
 
     #[test]
