@@ -79,8 +79,11 @@ CREATE TABLE runs (
     error TEXT,
     state_history TEXT NOT NULL
 );
-CREATE INDEX runs_by_namespace ON runs (namespace, created_at, id, storage_state, state, display_name);
-CREATE INDEX runs_by_experiment ON runs (experiment_id, created_at, id, storage_state, state, display_name);
+-- These two hold what lists are filtered and sorted by, so that no list reads more rows than it shows.
+CREATE INDEX runs_by_namespace
+    ON runs (namespace, created_at, id, storage_state, state, finished_at, display_name);
+CREATE INDEX runs_by_experiment
+    ON runs (experiment_id, created_at, id, storage_state, state, finished_at, display_name);
 CREATE INDEX runs_by_creation ON runs (created_at, id);
 CREATE INDEX runs_by_document ON runs (document_digest);
 CREATE INDEX runs_unfinished ON runs (created_at, id)

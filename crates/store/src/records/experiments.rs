@@ -15,7 +15,8 @@ const KIND: &str = "experiment";
 const ENTITY: Entity<Experiment> = Entity {
     name: KIND,
     table: "experiments",
-    select: "SELECT experiments.*, {key} AS sort_key FROM experiments",
+    columns: "experiments.*",
+    join: "",
     fields: &[
         field("experiment_id", "id", Kind::Text),
         field("id", "id", Kind::Text),
@@ -23,7 +24,7 @@ const ENTITY: Entity<Experiment> = Entity {
         field("name", "name", Kind::Text),
         field("namespace", "namespace", Kind::Text),
         field("description", "description", Kind::Text),
-        field("storage_state", "storage_state", Kind::StorageState),
+        field("storage_state", "storage_state", Kind::Text),
         field("created_at", "created_at", Kind::Time),
         field("last_run_created_at", "last_run_created_at", Kind::OptionalTime),
     ],

@@ -20,7 +20,8 @@ const VERSION: &str = "pipeline version";
 const PIPELINES: Entity<Pipeline> = Entity {
     name: PIPELINE,
     table: "pipelines",
-    select: "SELECT pipelines.*, {key} AS sort_key FROM pipelines",
+    columns: "pipelines.*",
+    join: "",
     fields: &[
         field("pipeline_id", "id", Kind::Text),
         field("id", "id", Kind::Text),
@@ -37,9 +38,8 @@ const PIPELINES: Entity<Pipeline> = Entity {
 const VERSIONS: Entity<PipelineVersion> = Entity {
     name: VERSION,
     table: "pipeline_versions",
-    select: "SELECT pipeline_versions.*, pipeline_documents.document, {key} AS sort_key
-             FROM pipeline_versions
-             JOIN pipeline_documents ON pipeline_documents.digest = pipeline_versions.document_digest",
+    columns: "pipeline_versions.*, pipeline_documents.document",
+    join: "JOIN pipeline_documents ON pipeline_documents.digest = pipeline_versions.document_digest",
     fields: &[
         field("pipeline_version_id", "id", Kind::Text),
         field("id", "id", Kind::Text),

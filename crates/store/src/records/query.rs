@@ -121,8 +121,10 @@ pub(super) struct Entity<T> {
     pub(super) name: &'static str,
     /// The table that is counted and filtered.
     pub(super) table: &'static str,
-    /// What is selected: columns, and joins that neither add nor drop rows.
-    pub(super) select: &'static str,
+    /// What is read of the rows of a page.
+    pub(super) columns: &'static str,
+    /// What is joined to the rows of a page. Neither adds nor drops rows.
+    pub(super) join: &'static str,
     pub(super) fields: &'static [Field],
     pub(super) has_tags: bool,
     pub(super) read: fn(&Fields<'_>) -> Result<T>,
@@ -139,7 +141,6 @@ pub(super) struct Field {
 pub(super) enum Kind {
     Text,
     OptionalText,
-    StorageState,
     Time,
     OptionalTime,
 }
@@ -158,43 +159,13 @@ impl<T> Entity<T> {
         list: &List,
     ) -> Result<Page<T>> {
         let sort = self.field(&list.sort.field)?;
-        let mut sql = Sql::default();
-        for (column, value) in scope {
-            let place = sql.place(value);
-            sql.condition(format!("{}.{column} = {place}", self.table));
-        }
-        for predicate in &list.filter {
-            self.add(&mut sql, predicate)?;
-        }
-        let total = bound(
-            format!("SELECT COUNT(*) FROM {}{}", self.table, sql.conditions()),
-            sql.binds.clone(),
-        )
-        .fetch_one(&mut *connection)
-        .await?
-        .try_get(0)?;
-
-        let (order, is_after) = if list.sort.descending {
-            ("DESC", "<")
-        } else {
-            ("ASC", ">")
-        };
-        let (key, id) = (self.sort_key(sort), format!("{}.id", self.table));
-        if let Some(cursor) = &list.after {
-            let value = sql.place(self.cursor_value(sort, cursor)?);
-            let last = sql.place(Bind::from(&cursor.id));
-            sql.condition(format!("({key}, {id}) {is_after} ({value}, {last})"));
-        }
-        let page_size = list.page_size.max(1);
-        // One more, to know whether there is more.
-        let rows = sql.place(Bind::from(i64::from(page_size) + 1));
-        let text = format!(
-            "{}{} ORDER BY {key} {order}, {id} {order} LIMIT {rows}",
-            self.select.replace("{key}", &key),
-            sql.conditions(),
-        );
-        let mut rows = bound(text, sql.binds).fetch_all(connection).await?;
-        let page_size = usize::try_from(page_size).unwrap_or(usize::MAX);
+        let (count, page) = self.statements(scope, sort, list)?;
+        let total = bound(count.text, count.binds)
+            .fetch_one(&mut *connection)
+            .await?
+            .try_get(0)?;
+        let mut rows = bound(page.text, page.binds).fetch_all(connection).await?;
+        let page_size = usize::try_from(list.page_size.max(1)).unwrap_or(usize::MAX);
         let has_more = rows.len() > page_size;
         rows.truncate(page_size);
         let next = match rows.last() {
@@ -213,7 +184,61 @@ impl<T> Entity<T> {
         Ok(Page { items, total, next })
     }
 
-    fn field(&self, name: &str) -> Result<&'static Field> {
+    /// One that counts the rows of all pages, and one that reads a page.
+    pub(super) fn statements(
+        &self,
+        scope: Vec<(&'static str, Bind)>,
+        sort: &Field,
+        list: &List,
+    ) -> Result<(Statement, Statement)> {
+        let Self {
+            table, columns, join, ..
+        } = self;
+        let mut sql = Sql::default();
+        for (column, value) in scope {
+            let place = sql.place(value);
+            sql.condition(format!("{table}.{column} = {place}"));
+        }
+        for predicate in &list.filter {
+            self.add(&mut sql, predicate)?;
+        }
+        let count = Statement {
+            text: format!("SELECT COUNT(*) FROM {table}{}", sql.conditions()),
+            binds: sql.binds.clone(),
+        };
+        let (order, is_after) = if list.sort.descending {
+            ("DESC", "<")
+        } else {
+            ("ASC", ">")
+        };
+        let key = self.sort_key(sort);
+        if let Some(cursor) = &list.after {
+            let value = sql.place(self.cursor_value(sort, cursor)?);
+            let last = sql.place(Bind::from(&cursor.id));
+            sql.condition(format!("({key}, {table}.id) {is_after} ({value}, {last})"));
+        }
+        // One more, to know whether there is more.
+        let rows = sql.place(Bind::from(i64::from(list.page_size.max(1)) + 1));
+        // The page is found first, from an index where there is one, and read then: sorting does
+        // not drag whole rows along.
+        let text = format!(
+            "SELECT {columns}, page.sort_key FROM (
+                 SELECT {table}.id AS id, {key} AS sort_key FROM {table}{}
+                 ORDER BY {key} {order}, {table}.id {order} LIMIT {rows}
+             ) AS page JOIN {table} ON {table}.id = page.id {join}
+             ORDER BY page.sort_key {order}, page.id {order}",
+            sql.conditions(),
+        );
+        Ok((
+            count,
+            Statement {
+                text,
+                binds: sql.binds,
+            },
+        ))
+    }
+
+    pub(super) fn field(&self, name: &str) -> Result<&'static Field> {
         self.fields
             .iter()
             .find(|field| field.name == name)
@@ -227,7 +252,7 @@ impl<T> Entity<T> {
     fn sort_key(&self, field: &Field) -> String {
         let column = format!("{}.{}", self.table, field.column);
         match field.kind {
-            Kind::Text | Kind::StorageState | Kind::Time => column,
+            Kind::Text | Kind::Time => column,
             Kind::OptionalText => format!("COALESCE({column}, '')"),
             Kind::OptionalTime => format!("COALESCE({column}, 0)"),
         }
@@ -235,7 +260,7 @@ impl<T> Entity<T> {
 
     fn cursor_value(&self, sort: &Field, cursor: &Cursor) -> Result<Bind> {
         let value = match sort.kind {
-            Kind::Text | Kind::OptionalText | Kind::StorageState => cursor.value.as_str().map(Bind::from),
+            Kind::Text | Kind::OptionalText => cursor.value.as_str().map(Bind::from),
             Kind::Time | Kind::OptionalTime => cursor.value.as_i64().map(Bind::from),
         };
         value.ok_or(Error::InvalidCursor { entity: self.name })
@@ -300,7 +325,7 @@ fn comparison(
         return Err("exactly one value");
     };
     if op == Op::IsSubstring {
-        let (Kind::Text | Kind::OptionalText | Kind::StorageState, Value::Text(text)) = (kind, value) else {
+        let (Kind::Text | Kind::OptionalText, Value::Text(text)) = (kind, value) else {
             return Err("a field with text, and text to look for");
         };
         let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
@@ -322,7 +347,7 @@ fn comparison(
 
 fn bind(kind: Kind, value: &Value) -> Result<Bind, &'static str> {
     match kind {
-        Kind::Text | Kind::OptionalText | Kind::StorageState => match value {
+        Kind::Text | Kind::OptionalText => match value {
             Value::Text(text) => Ok(Bind::from(text)),
             Value::Int(_) | Value::Time(_) => Err("text"),
         },
@@ -340,13 +365,20 @@ fn bind(kind: Kind, value: &Value) -> Result<Bind, &'static str> {
 
 fn cursor_at(sort: &Field, row: &SqliteRow) -> Result<Cursor> {
     let value = match sort.kind {
-        Kind::Text | Kind::OptionalText | Kind::StorageState => row.try_get::<String, _>("sort_key")?.into(),
+        Kind::Text | Kind::OptionalText => row.try_get::<String, _>("sort_key")?.into(),
         Kind::Time | Kind::OptionalTime => row.try_get::<i64, _>("sort_key")?.into(),
     };
     Ok(Cursor {
         value,
         id: row.try_get("id")?,
     })
+}
+
+/// SQL and the values for its places.
+#[derive(Debug)]
+pub(super) struct Statement {
+    pub(super) text: String,
+    pub(super) binds: Vec<Bind>,
 }
 
 /// Conditions and the values bound in them.

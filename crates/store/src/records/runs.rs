@@ -19,7 +19,8 @@ const KIND: &str = "run";
 const ENTITY: Entity<Run> = Entity {
     name: KIND,
     table: "runs",
-    select: "SELECT runs.*, {key} AS sort_key FROM runs",
+    columns: "runs.*",
+    join: "",
     fields: &[
         field("run_id", "id", Kind::Text),
         field("id", "id", Kind::Text),
@@ -31,7 +32,7 @@ const ENTITY: Entity<Run> = Entity {
         field("pipeline_version_id", "pipeline_version_id", Kind::OptionalText),
         field("description", "description", Kind::Text),
         field("service_account", "service_account", Kind::Text),
-        field("storage_state", "storage_state", Kind::StorageState),
+        field("storage_state", "storage_state", Kind::Text),
         field("state", "state", Kind::Text),
         field("status", "state", Kind::Text),
         field("created_at", "created_at", Kind::Time),
@@ -41,6 +42,11 @@ const ENTITY: Entity<Run> = Entity {
     has_tags: false,
     read,
 };
+
+// The condition is that of the index, word for word.
+const UNFINISHED: &str = "
+    SELECT id FROM runs WHERE state IN ('PENDING', 'RUNNING', 'CANCELING', 'PAUSED')
+    ORDER BY created_at, id";
 
 /// Which runs to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,13 +155,7 @@ impl Records {
     /// When the database fails.
     pub async fn unfinished_runs(&self) -> Result<Vec<RunId>> {
         let mut reader = self.database.reader().await?;
-        // The condition is that of the index, word for word.
-        let rows = sqlx::query(
-            "SELECT id FROM runs WHERE state IN ('PENDING', 'RUNNING', 'CANCELING', 'PAUSED')
-             ORDER BY created_at, id",
-        )
-        .fetch_all(&mut *reader)
-        .await?;
+        let rows = sqlx::query(UNFINISHED).fetch_all(&mut *reader).await?;
         rows.iter()
             .map(|row| {
                 Fields {
@@ -301,4 +301,98 @@ fn read(fields: &Fields<'_>) -> Result<Run> {
         scheduled_at: fields.time("scheduled_at")?,
         finished_at: fields.optional_time("finished_at")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row as _;
+
+    use super::*;
+    use crate::{
+        Location, Store,
+        records::{
+            query::{Op, Predicate, Sort, Statement, Value},
+            row::bound,
+        },
+    };
+
+    /// How SQLite goes about a statement, a step a line.
+    async fn plan(store: &Store, statement: Statement) -> String {
+        let mut reader = store.database.reader().await.unwrap();
+        let sql = format!("EXPLAIN QUERY PLAN {}", statement.text);
+        let steps = bound(sql, statement.binds).fetch_all(&mut *reader).await.unwrap();
+        let steps: Vec<String> = steps.iter().map(|step| step.get("detail")).collect();
+        steps.join("\n")
+    }
+
+    #[tokio::test]
+    async fn lists_of_runs_are_found_in_indexes() {
+        let store = Store::open(Location::Memory).await.unwrap();
+        let scopes = [
+            ("namespace", "runs_by_namespace"),
+            ("experiment_id", "runs_by_experiment"),
+        ];
+        for (column, index) in scopes {
+            for sorted_by in ["created_at", "finished_at", "state", "display_name"] {
+                for filtered_by in ["storage_state", "state", "display_name", "run_id"] {
+                    let values = vec![Value::Text("x".to_owned())];
+                    let predicate = Predicate {
+                        field: filtered_by.to_owned(),
+                        op: Op::NotEquals,
+                        values,
+                    };
+                    let sort = Sort {
+                        field: sorted_by.to_owned(),
+                        descending: true,
+                    };
+                    let list = List {
+                        filter: vec![predicate],
+                        sort,
+                        ..List::default()
+                    };
+                    let sort = ENTITY.field(sorted_by).unwrap();
+                    let scope = vec![(column, Bind::from("x"))];
+                    let (count, page) = ENTITY.statements(scope, sort, &list).unwrap();
+                    let covered = format!("SEARCH runs USING COVERING INDEX {index} ({column}=?)");
+                    assert_eq!(plan(&store, count).await, covered);
+                    let plan = plan(&store, page).await;
+                    assert!(plan.contains(&covered), "{sorted_by} {filtered_by}: {plan}");
+                    if sorted_by == "created_at" {
+                        assert!(!plan.contains("USE TEMP B-TREE"), "nothing is sorted: {plan}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_later_page_begins_where_the_one_before_ended() {
+        let store = Store::open(Location::Memory).await.unwrap();
+        let after = Some(super::super::Cursor {
+            value: 1.into(),
+            id: "x".to_owned(),
+        });
+        let list = List {
+            after,
+            ..List::default()
+        };
+        let sort = ENTITY.field("created_at").unwrap();
+        let scope = vec![("namespace", Bind::from("x"))];
+        let (_, page) = ENTITY.statements(scope, sort, &list).unwrap();
+        let plan = plan(&store, page).await;
+        let seek =
+            "SEARCH runs USING COVERING INDEX runs_by_namespace (namespace=? AND (created_at,id)>(?,?))";
+        assert!(plan.contains(seek), "{plan}");
+    }
+
+    #[tokio::test]
+    async fn runs_that_have_not_ended_are_found_in_their_own_index() {
+        let store = Store::open(Location::Memory).await.unwrap();
+        let statement = Statement {
+            text: UNFINISHED.to_owned(),
+            binds: Vec::new(),
+        };
+        let plan = plan(&store, statement).await;
+        assert_eq!(plan, "SCAN runs USING INDEX runs_unfinished");
+    }
 }

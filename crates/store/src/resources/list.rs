@@ -1,6 +1,10 @@
 //! Lists, now or at an old revision, in pages that all show the same moment.
 
-use sqlx::{SqliteConnection, sqlite::SqliteRow};
+use sqlx::{
+    Sqlite, SqliteConnection,
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow},
+};
 
 use super::{GroupResource, Object, Resources, Result, row};
 
@@ -95,17 +99,7 @@ impl Page<'_> {
         } else {
             LATEST
         };
-        let query = sqlx::query(sql)
-            .bind(&self.resource.group)
-            .bind(&self.resource.resource)
-            .bind(&self.after.0)
-            .bind(&self.after.1)
-            .bind(self.rows);
-        let query = match self.namespace {
-            Some(namespace) => query.bind(namespace),
-            None => query,
-        };
-        Ok(query.fetch_all(connection).await?)
+        Ok(self.bind(sqlx::query(sql)).fetch_all(connection).await?)
     }
 
     async fn at(&self, connection: &mut SqliteConnection, revision: u64) -> Result<Vec<SqliteRow>> {
@@ -114,18 +108,18 @@ impl Page<'_> {
         } else {
             OLD
         };
-        let query = sqlx::query(sql)
-            .bind(&self.resource.group)
-            .bind(&self.resource.resource)
-            .bind(&self.after.0)
-            .bind(&self.after.1)
-            .bind(self.rows)
-            .bind(revision.cast_signed());
-        let query = match self.namespace {
-            Some(namespace) => query.bind(namespace),
-            None => query,
-        };
+        let query = self.bind(sqlx::query(sql)).bind(revision.cast_signed());
         Ok(query.fetch_all(connection).await?)
+    }
+
+    fn bind<'q>(&self, query: Query<'q, Sqlite, SqliteArguments>) -> Query<'q, Sqlite, SqliteArguments> {
+        query
+            .bind(self.resource.group.clone())
+            .bind(self.resource.resource.clone())
+            // In one namespace it is that one, in all it is where the page before ended.
+            .bind(self.namespace.unwrap_or(&self.after.0).to_owned())
+            .bind(self.after.1.clone())
+            .bind(self.rows)
     }
 }
 
@@ -136,7 +130,7 @@ const LATEST: &str = "
 
 const LATEST_IN_NAMESPACE: &str = "
     SELECT namespace, name, revision, body FROM resource_objects
-    WHERE api_group = $1 AND resource = $2 AND namespace = $6 AND (namespace, name) > ($3, $4)
+    WHERE api_group = $1 AND resource = $2 AND namespace = $3 AND name > $4
     ORDER BY namespace, name LIMIT $5";
 
 // What has not changed since, and of what has, the state before its first change since.
@@ -151,10 +145,41 @@ const OLD: &str = "
 
 const OLD_IN_NAMESPACE: &str = "
     SELECT namespace, name, revision, body FROM resource_objects
-    WHERE api_group = $1 AND resource = $2 AND namespace = $7 AND (namespace, name) > ($3, $4)
-        AND revision <= $6
+    WHERE api_group = $1 AND resource = $2 AND namespace = $3 AND name > $4 AND revision <= $6
     UNION ALL
     SELECT namespace, name, previous_revision, previous_body FROM resource_log
-    WHERE api_group = $1 AND resource = $2 AND namespace = $7 AND (namespace, name) > ($3, $4)
+    WHERE api_group = $1 AND resource = $2 AND namespace = $3 AND name > $4
         AND revision > $6 AND previous_revision <= $6
     ORDER BY namespace, name LIMIT $5";
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Row as _};
+
+    use super::*;
+    use crate::{Location, Store};
+
+    #[tokio::test]
+    async fn lists_are_read_in_the_order_of_an_index() {
+        let store = Store::open(Location::Memory).await.unwrap();
+        let index = "sqlite_autoindex_resource_objects_1";
+        for (sql, terms) in [
+            (LATEST, "api_group=? AND resource=? AND (namespace,name)>(?,?)"),
+            (
+                LATEST_IN_NAMESPACE,
+                "api_group=? AND resource=? AND namespace=? AND name>?",
+            ),
+        ] {
+            let mut reader = store.database.reader().await.unwrap();
+            let steps = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
+                .fetch_all(&mut *reader)
+                .await
+                .unwrap();
+            let steps: Vec<String> = steps.iter().map(|step| step.get("detail")).collect();
+            assert_eq!(
+                steps,
+                [format!("SEARCH resource_objects USING INDEX {index} ({terms})")]
+            );
+        }
+    }
+}
