@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     negotiate::{self, Encoding},
+    protobuf,
     status::Error,
 };
 
@@ -33,6 +34,10 @@ pub(crate) fn decode_optional(headers: &HeaderMap, bytes: &[u8]) -> Result<Optio
     let value = match negotiate::encoding(headers)? {
         Encoding::Json => json(bytes)?,
         Encoding::Yaml => yaml(bytes)?,
+        Encoding::Protobuf => protobuf::decode(bytes).map_err(|error| match error {
+            protobuf::Error::UnknownKind(_) => Error::UnsupportedMediaType(error.to_string()),
+            _ => Error::BadRequest(error.to_string()),
+        })?,
     };
     Ok(Some(value))
 }

@@ -219,7 +219,7 @@ pub(crate) async fn execute(
     now: Timestamp,
 ) -> Result<Outcome, Error> {
     loop {
-        let current = resources.get(key).await.map_err(Error::Store)?;
+        let current = resources.get(key).await?;
         let current = current.ok_or_else(|| Error::not_found(kind, &key.name))?;
         let decision = decide(kind, &current.body, options, now)?;
         let attempt = match decision {
@@ -241,7 +241,7 @@ pub(crate) async fn execute(
             Ok(outcome) => return Ok(outcome),
             // Each such round means that another write went through.
             Err(resources::Error::Conflict { .. } | resources::Error::NotFound { .. }) => {}
-            Err(error) => return Err(Error::Store(error)),
+            Err(error) => return Err(error.into()),
         }
     }
 }

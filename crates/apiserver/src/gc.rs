@@ -9,7 +9,7 @@ mod graph;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use coracle_store::resources::{self, At, Event, EventKind, Key, Resources};
+use coracle_store::resources::{At, Event, EventKind, Key, Resources};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -77,18 +77,12 @@ impl<'a> Collector<'a> {
         let mut keys = Vec::new();
         for kind in kinds::KINDS {
             let resource = kind.resource();
-            let list = resources
-                .list(&resource, None, At::Latest, None, None)
-                .await
-                .map_err(Error::Store)?;
+            let list = resources.list(&resource, None, At::Latest, None, None).await?;
             for object in list.objects {
                 collector.graph.put(kind, &object.body);
                 keys.push((*kind, object.key));
             }
-            let watch = resources
-                .watch(&resource, None, list.revision)
-                .await
-                .map_err(Error::Store)?;
+            let watch = resources.watch(&resource, None, list.revision).await?;
             watches.push(watch.into_stream().map(|event| (*kind, event)).boxed());
         }
         for (kind, key) in keys {
@@ -96,7 +90,7 @@ impl<'a> Collector<'a> {
         }
         let mut events = stream::select_all(watches);
         while let Some((kind, event)) = events.next().await {
-            collector.see(kind, &event.map_err(Error::Store)?).await?;
+            collector.see(kind, &event?).await?;
         }
         Ok(())
     }
@@ -138,7 +132,7 @@ impl<'a> Collector<'a> {
 
     /// Does what is to be done about the object as it is now.
     async fn examine(&mut self, kind: &'static Kind, key: &Key) -> Result<(), Error> {
-        let Some(current) = self.resources.get(key).await.map_err(Error::Store)? else {
+        let Some(current) = self.resources.get(key).await? else {
             return Ok(());
         };
         let current = current.body;
@@ -147,7 +141,7 @@ impl<'a> Collector<'a> {
         }
         if !key.namespace.is_empty() && self.graph.leaving_or_unknown(&key.namespace) {
             let namespace = NAMESPACES.key("", &key.namespace);
-            let namespace = self.resources.get(&namespace).await.map_err(Error::Store)?;
+            let namespace = self.resources.get(&namespace).await?;
             if namespace.is_none_or(|namespace| object::is_terminating(&namespace.body)) {
                 return self.delete(kind, key, &current).await;
             }
@@ -189,7 +183,7 @@ impl<'a> Collector<'a> {
             return Ok(Standing::Stands);
         };
         let key = kind.key(if kind.is_namespaced() { namespace } else { "" }, &owner.name);
-        let found = self.resources.get(&key).await.map_err(Error::Store)?;
+        let found = self.resources.get(&key).await?;
         Ok(match found {
             Some(found) if object::uid(&found.body) == owner.uid => {
                 let is_awaiting = object::is_terminating(&found.body)
@@ -221,7 +215,7 @@ impl<'a> Collector<'a> {
             let dependents = self.graph.dependents(uid);
             for dependent in &dependents {
                 if let Some((kind, key)) = self.graph.get(dependent)
-                    && let Some(found) = self.resources.get(&key).await.map_err(Error::Store)?
+                    && let Some(found) = self.resources.get(&key).await?
                     && object::uid(&found.body) == dependent
                 {
                     self.check_owners(kind, &key, &found.body).await?;
@@ -249,14 +243,9 @@ impl<'a> Collector<'a> {
                 .resources
                 .list(&kind.resource(), scope, At::Latest, None, None)
                 .await;
-            for object in list.map_err(Error::Store)?.objects {
+            for object in list?.objects {
                 self.delete(kind, &object.key, &object.body).await?;
-                is_empty &= self
-                    .resources
-                    .get(&object.key)
-                    .await
-                    .map_err(Error::Store)?
-                    .is_none();
+                is_empty &= self.resources.get(&object.key).await?.is_none();
             }
         }
         if !is_empty {
@@ -339,11 +328,5 @@ fn drop_if_empty(object: &mut Value, field: &str) {
         .is_some_and(Vec::is_empty)
     {
         object::put(metadata, field, None);
-    }
-}
-
-impl From<resources::Error> for Error {
-    fn from(error: resources::Error) -> Self {
-        Self::Store(error)
     }
 }

@@ -122,11 +122,9 @@ impl Kind {
     }
 
     /// An object of this kind as errors name it.
-    pub(crate) fn subject(&self, name: impl Into<String>) -> Subject {
+    pub(crate) fn subject(&'static self, name: impl Into<String>) -> Subject {
         Subject {
-            group: self.group,
-            resource: self.plural,
-            kind: self.kind,
+            kind: self,
             name: name.into(),
         }
     }

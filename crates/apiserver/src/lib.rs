@@ -6,7 +6,7 @@
 //! - [`router`]: the API as an axum router; [`bootstrap`]: what must be there before it serves
 //! - [`collect_garbage`]: removes what has lost its owner, and empties namespaces that go
 //! - `kinds`: the table of kinds; `rules` and `columns`: what a row of it refers to
-//! - `request`, `negotiate`, `body`, `selector`: reading requests
+//! - `request`, `negotiate`, `body`, `protobuf`, `selector`: reading requests
 //! - `admission`, `deletion`, `patch`, `validation`: deciding what a write does. Pure
 //! - `handlers`: the verbs; `render`, `status`: answers; `discovery`, `openapi`: what there is
 //!
@@ -24,6 +24,7 @@ mod negotiate;
 mod object;
 mod openapi;
 mod patch;
+mod protobuf;
 mod render;
 mod request;
 mod rules;

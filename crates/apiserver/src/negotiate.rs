@@ -1,5 +1,6 @@
 //! Which representation a client accepts, and how its body is encoded. JSON is what is spoken;
-//! YAML is read as well; protobuf is refused in the way that makes clients fall back to JSON.
+//! YAML is read as well, and protobuf of some kinds; as an answer, protobuf is refused in the way
+//! that makes clients fall back to JSON.
 
 use http::{HeaderMap, header};
 
@@ -30,6 +31,7 @@ pub(crate) enum DiscoveryForm {
 pub(crate) enum Encoding {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// One clause of an Accept header.
@@ -135,6 +137,7 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Error> {
     match media_type(headers) {
         "" | "application/json" | "*/*" => Ok(Encoding::Json),
         "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Encoding::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
         other => Err(Error::UnsupportedMediaType(format!(
             "the body of the request was in an unknown format - accepted media types include: \
              application/json, application/yaml; not {other}"

@@ -68,7 +68,7 @@ async fn healthy() -> &'static str {
 }
 
 async fn ready(State(options): State<Arc<Options>>) -> Result<&'static str, Error> {
-    options.resources.revision().await.map_err(Error::Store)?;
+    options.resources.revision().await?;
     Ok("ok")
 }
 

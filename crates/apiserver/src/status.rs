@@ -16,19 +16,17 @@ use crate::{kinds::Kind, validation::Problems};
 /// The kind and name that an error is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
-    pub(crate) group: &'static str,
-    pub(crate) resource: &'static str,
-    pub(crate) kind: &'static str,
+    pub(crate) kind: &'static Kind,
     pub(crate) name: String,
 }
 
 impl Subject {
     fn qualified_resource(&self) -> String {
-        qualified(self.resource, self.group)
+        qualified(self.kind.plural, self.kind.group)
     }
 
     fn qualified_kind(&self) -> String {
-        qualified(self.kind, self.group)
+        qualified(self.kind.kind, self.kind.group)
     }
 }
 
@@ -63,7 +61,7 @@ pub(crate) enum Error {
     Forbidden {
         subject: Subject,
         why: String,
-        cause: Option<Cause>,
+        cause: Option<Box<Cause>>,
     },
     /// The request cannot be understood.
     #[error("{0}")]
@@ -94,7 +92,7 @@ pub(crate) enum Error {
     Kubelet { code: StatusCode, message: String },
     /// The store failed.
     #[error("the store could not serve the request; the server's log says why")]
-    Store(#[source] resources::Error),
+    Store(#[source] Box<resources::Error>),
     /// Something that should not happen did.
     #[error("{0}")]
     Internal(String),
@@ -190,10 +188,14 @@ impl Error {
         };
         if let Some(subject) = subject {
             details.insert("name".to_owned(), subject.name.as_str().into());
-            if !subject.group.is_empty() {
-                details.insert("group".to_owned(), subject.group.into());
+            if !subject.kind.group.is_empty() {
+                details.insert("group".to_owned(), subject.kind.group.into());
             }
-            let kind = if noun { subject.kind } else { subject.resource };
+            let kind = if noun {
+                subject.kind.kind
+            } else {
+                subject.kind.plural
+            };
             details.insert("kind".to_owned(), kind.into());
         }
         match self {
@@ -241,6 +243,12 @@ const fn kubelet_reason(code: StatusCode) -> &'static str {
     }
 }
 
+impl From<resources::Error> for Error {
+    fn from(error: resources::Error) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
@@ -254,10 +262,10 @@ pub(crate) fn success(subject: Option<(&Subject, &str)>) -> Value {
     let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
     if let Some((subject, uid)) = subject {
         let mut details = json!({"name": subject.name});
-        if !subject.group.is_empty() {
-            details["group"] = subject.group.into();
+        if !subject.kind.group.is_empty() {
+            details["group"] = subject.kind.group.into();
         }
-        details["kind"] = subject.resource.into();
+        details["kind"] = subject.kind.plural.into();
         if !uid.is_empty() {
             details["uid"] = uid.into();
         }

@@ -23,7 +23,7 @@ const CONTAINERS: [&str; 3] = [
 /// Answers GET of a Pod's log.
 pub(crate) async fn log(call: &Call) -> Result<Response, Error> {
     let name = &call.target.name;
-    let pod = call.resources().get(&call.key()).await.map_err(Error::Store)?;
+    let pod = call.resources().get(&call.key()).await?;
     let pod = pod.ok_or_else(|| Error::not_found(call.kind(), name))?.body;
     let container = container(&pod, call.parameters.text("container"))?;
     let query = query(call)?;

@@ -14,7 +14,7 @@ const PIECE: u32 = 500;
 /// Answers GET of one object.
 pub(crate) async fn get(call: &Call) -> Result<Response, Error> {
     let view = call.view()?;
-    let object = call.resources().get(&call.key()).await.map_err(Error::Store)?;
+    let object = call.resources().get(&call.key()).await?;
     let object = object.ok_or_else(|| Error::not_found(call.kind(), &call.target.name))?;
     Ok(call.reply(StatusCode::OK, &view.object(object.body, call.now)))
 }
@@ -210,18 +210,14 @@ impl Page {
             return Ok(None);
         }
         // The revision first: a watch from it shows every change that the object does not.
-        let revision = call.resources().revision().await.map_err(Error::Store)?;
+        let revision = call.resources().revision().await?;
         if revision < self.not_before {
             return Err(Error::FutureRevision {
                 asked: self.not_before,
                 current: revision,
             });
         }
-        let object = call
-            .resources()
-            .get(&call.kind().key(namespace, name))
-            .await
-            .map_err(Error::Store)?;
+        let object = call.resources().get(&call.kind().key(namespace, name)).await?;
         let found = object
             .into_iter()
             .filter(|object| selection.admits(&object.body))
@@ -240,6 +236,6 @@ fn failure(error: resources::Error) -> Error {
             asked: requested,
             current: latest,
         },
-        other => Error::Store(other),
+        other => other.into(),
     }
 }

@@ -72,7 +72,7 @@ pub(crate) async fn watch(call: Call) -> Result<Response, Error> {
     let mut ready = VecDeque::new();
     let from = match start {
         Start::After(revision) => revision,
-        Start::Now => call.resources().revision().await.map_err(Error::Store)?,
+        Start::Now => call.resources().revision().await?,
         Start::Present { is_marked } => {
             let (revision, objects) = read::snapshot(&call, &selection).await?;
             for (index, object) in objects.into_iter().enumerate() {
@@ -219,7 +219,7 @@ fn failure(error: resources::Error) -> Error {
     match error {
         // A revision from the future is one of another database: the client must list again too.
         resources::Error::Compacted { .. } | resources::Error::FutureRevision { .. } => Error::expired(),
-        other => Error::Store(other),
+        other => other.into(),
     }
 }
 

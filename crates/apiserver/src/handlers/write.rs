@@ -46,7 +46,7 @@ async fn store(call: &Call, key: Key, admitted: Value, is_dry: bool) -> Result<V
     let kind = call.kind();
     let exists = |key: &Key| Error::AlreadyExists(kind.subject(&key.name));
     if is_dry {
-        return match call.resources().get(&key).await.map_err(Error::Store)? {
+        return match call.resources().get(&key).await? {
             Some(_) => Err(exists(&key)),
             None => Ok(admitted),
         };
@@ -54,7 +54,7 @@ async fn store(call: &Call, key: Key, admitted: Value, is_dry: bool) -> Result<V
     match call.resources().create(key, admitted).await {
         Ok(object) => Ok(object.body),
         Err(resources::Error::AlreadyExists { key }) => Err(exists(&key)),
-        Err(error) => Err(Error::Store(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -64,7 +64,7 @@ async fn check_namespace(call: &Call, key: &Key) -> Result<(), Error> {
         return Ok(());
     }
     let namespace = kinds::NAMESPACES.key("", &key.namespace);
-    let found = call.resources().get(&namespace).await.map_err(Error::Store)?;
+    let found = call.resources().get(&namespace).await?;
     let found = found.ok_or_else(|| Error::not_found(&kinds::NAMESPACES, &key.namespace))?;
     if !object::is_terminating(&found.body) {
         return Ok(());
@@ -73,11 +73,11 @@ async fn check_namespace(call: &Call, key: &Key) -> Result<(), Error> {
     Err(Error::Forbidden {
         subject: call.kind().subject(&key.name),
         why: format!("unable to create new content in namespace {name} because it is being terminated"),
-        cause: Some(Cause {
+        cause: Some(Box::new(Cause {
             reason: "NamespaceTerminating",
             message: format!("namespace {name} is being terminated"),
             field: "metadata.namespace".to_owned(),
-        }),
+        })),
     })
 }
 
@@ -119,7 +119,7 @@ pub(crate) async fn mutate(
     change: impl Fn(&Value) -> Result<Value, Error>,
 ) -> Result<Object, Error> {
     loop {
-        let current = resources.get(key).await.map_err(Error::Store)?;
+        let current = resources.get(key).await?;
         let current = current.ok_or_else(|| Error::not_found(kind, &key.name))?;
         let changed = change(&current.body)?;
         if is_dry {
@@ -142,7 +142,7 @@ pub(crate) async fn mutate(
             // Each such round means that another write went through. What must not be lost to
             // it, the caller says with a resourceVersion, which the change then refuses.
             Err(resources::Error::Conflict { .. } | resources::Error::NotFound { .. }) => {}
-            Err(error) => return Err(Error::Store(error)),
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -1,0 +1,37 @@
+//! Serves the Kubernetes API alone, in memory, for trying it with kubectl: nothing runs Pods.
+//!
+//! `cargo run -p coracle-apiserver --example serve -- 127.0.0.1:8001`
+
+use axum::{Router, routing::get};
+use coracle_apiserver::{Options, bootstrap, collect_garbage, router};
+use coracle_store::{Location, Store};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:0".to_owned());
+    let store = Store::open(Location::Memory).await?;
+    let resources = store.resources().clone();
+    bootstrap(&resources).await?;
+    let stop = CancellationToken::new();
+    tokio::spawn(collect_garbage(resources.clone(), stop.clone()));
+    let kubelet = Router::new().route(
+        "/containerLogs/{namespace}/{pod}/{container}",
+        get(async |uri: http::Uri| format!("this would be the answer to {uri}\n")),
+    );
+    let options = Options {
+        resources,
+        kubelet,
+        node_name: "here".to_owned(),
+        stop,
+    };
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    #[expect(clippy::print_stdout, reason = "the address is this program's output")]
+    {
+        println!("http://{}", listener.local_addr()?);
+    }
+    axum::serve(listener, router(options)).await?;
+    Ok(())
+}
