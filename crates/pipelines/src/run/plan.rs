@@ -22,7 +22,7 @@ use coracle_api::{
     state::RuntimeState,
 };
 use coracle_store::records::{
-    Artifact, ArtifactTask, Commit, IoType, RunStatus, StateChange, Task, TaskEvent, TaskIo, TaskKind,
+    Artifact, ArtifactTask, Commit, IoType, RunStatus, StateChange, TaskEvent, TaskKind,
 };
 use jiff::Timestamp;
 
@@ -31,9 +31,13 @@ use super::{
     pipeline::Pipeline,
     state::State,
 };
-use crate::task::{container::Settings, outputs};
+use crate::task::container::Settings;
 
+mod around;
+mod attempt;
 mod begin;
+mod ending;
+mod import;
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -311,18 +315,6 @@ impl Planner<'_> {
         }
     }
 
-    fn end_canceled(&mut self, id: TaskId) {
-        let message = "the run was asked to stop".to_owned();
-        self.end(
-            id,
-            RuntimeState::Canceled,
-            Some(Failure {
-                reason: Reason::RunTerminated,
-                message,
-            }),
-        );
-    }
-
     /// What happens to a task whose upstream has ended.
     fn decide(&mut self, id: TaskId) {
         let Some(node) = self.state.nodes.get(&id) else {
@@ -339,205 +331,6 @@ impl Planner<'_> {
             Ok(begin::Verdict::Skip(why)) => self.end(id, RuntimeState::Skipped, why),
             Err(failure) => self.end(id, RuntimeState::Failed, Some(failure)),
         }
-    }
-
-    fn observe_pod(&mut self, id: TaskId, number: u32, view: PodView) {
-        let Some(node) = self.state.nodes.get_mut(&id) else {
-            return;
-        };
-        let Some(attempt) = node.attempts.last_mut() else {
-            return;
-        };
-        if attempt.number != number || attempt.state.is_terminal() {
-            return;
-        }
-        match view {
-            PodView::Pending => {}
-            PodView::Waiting(failure) => {
-                let said = format!("{}: {}", failure.reason, failure.message);
-                if node.waiting_reason.as_ref() != Some(&said) {
-                    node.waiting_reason = Some(said);
-                    self.event(id, "Warning", failure.reason.into(), failure.message);
-                }
-            }
-            PodView::Stuck(failure) => {
-                self.plan.delete.push((id, number));
-                self.pod_ended(
-                    id,
-                    number,
-                    PodEnd {
-                        failure: Some(failure),
-                        exit_code: None,
-                    },
-                );
-            }
-            PodView::Running(since) => {
-                if attempt.state == RuntimeState::Pending {
-                    attempt.state = RuntimeState::Running;
-                    attempt.started_at = since.or(Some(self.now));
-                    self.changed.insert(id);
-                    if node.task.state == RuntimeState::Pending {
-                        self.set_task_state(id, RuntimeState::Running, None);
-                    }
-                }
-            }
-            PodView::Ended(end) => self.pod_ended(id, number, end),
-        }
-    }
-
-    fn pod_ended(&mut self, id: TaskId, number: u32, end: PodEnd) {
-        if let Some(node) = self.state.nodes.get_mut(&id)
-            && node
-                .current_attempt()
-                .is_some_and(|attempt| attempt.number == number)
-        {
-            node.pod_end = Some(end);
-            self.conclude(id);
-        }
-    }
-
-    /// Ends the attempt under way once it is known how: a result counts as soon as it is there; a
-    /// failure waits for the Pod's end, which may know better (memory, signals).
-    fn conclude(&mut self, id: TaskId) {
-        let canceling = self.state.is_canceling();
-        let Some(node) = self.state.nodes.get_mut(&id) else {
-            return;
-        };
-        if node.current_attempt().is_none() {
-            return;
-        }
-        let failure = match (&node.report, &node.pod_end) {
-            (Some(Report { failure: None, .. }), _) => None,
-            (
-                Some(Report {
-                    failure: Some(reported),
-                    ..
-                }),
-                Some(end),
-            ) => {
-                let out_of_memory = end
-                    .failure
-                    .as_ref()
-                    .filter(|failure| failure.reason == Reason::OOMKilled);
-                Some(out_of_memory.unwrap_or(reported).clone())
-            }
-            (None, Some(end)) => Some(end.failure.clone().unwrap_or_else(|| Failure {
-                reason: Reason::ResultMissing,
-                message: "the Pod ended well and no result came from its launcher".to_owned(),
-            })),
-            (Some(_), None) | (None, None) => return,
-        };
-        let report = node.report.take();
-        let exit_code = node.pod_end.take().and_then(|end| end.exit_code);
-        let (state, failure) = match failure {
-            None => (RuntimeState::Succeeded, None),
-            Some(_) if canceling => {
-                let message = "the run was asked to stop".to_owned();
-                (
-                    RuntimeState::Canceled,
-                    Some(Failure {
-                        reason: Reason::RunTerminated,
-                        message,
-                    }),
-                )
-            }
-            Some(failure) => (RuntimeState::Failed, Some(failure)),
-        };
-        if let Some(attempt) = node.attempts.last_mut() {
-            attempt.state = state;
-            attempt.error.clone_from(&failure);
-            attempt.exit_code = report.as_ref().and_then(|report| report.exit_code).or(exit_code);
-            attempt.finished_at = Some(self.now);
-            let ran = attempt.started_at.is_some() || report.is_some();
-            if attempt.started_at.is_none() && ran {
-                attempt.started_at = Some(attempt.created_at);
-            }
-            if ran {
-                self.record_log(id);
-            }
-        }
-        if let Some(report) = report {
-            let outputs = self.record_outputs(id, report);
-            if let Some(node) = self.state.nodes.get_mut(&id) {
-                node.task.outputs = outputs;
-            }
-        }
-        self.end(id, state, failure);
-    }
-
-    fn record_log(&mut self, id: TaskId) {
-        let Some(attempt) = self.state.nodes.get(&id).and_then(|node| node.attempts.last()) else {
-            return;
-        };
-        let artifact = Artifact {
-            id: ArtifactId::of_output(id, attempt.number, "executor-logs", 0),
-            namespace: self.state.run.namespace.clone(),
-            name: "executor-logs".to_owned(),
-            artifact_type: "system.Artifact".to_owned(),
-            type_version: "0.0.1".to_owned(),
-            uri: attempt.log_uri.clone(),
-            metadata: Default::default(),
-            digest: None,
-            size: None,
-            created_at: self.now,
-        };
-        self.link(
-            id,
-            artifact.id,
-            IoType::ExecutorLog,
-            "executor-logs",
-            0,
-            String::new(),
-        );
-        self.add_artifact(artifact);
-    }
-
-    /// Rows for what an attempt made; its outputs.
-    fn record_outputs(&mut self, id: TaskId, report: Report) -> TaskIo {
-        let number = self.state.nodes.get(&id).map_or(1, |node| node.attempts.len());
-        let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let mut outputs = TaskIo {
-            parameters: report.parameters.into_iter().collect(),
-            ..TaskIo::default()
-        };
-        for (key, produced) in report.artifacts {
-            let mut ids = Vec::with_capacity(produced.len());
-            for (position, made) in produced.into_iter().enumerate() {
-                let artifact = Artifact {
-                    id: ArtifactId::of_output(id, number, &key, position),
-                    namespace: self.state.run.namespace.clone(),
-                    name: key.clone(),
-                    artifact_type: made.artifact.artifact_type.schema_title,
-                    type_version: made.artifact.artifact_type.schema_version,
-                    uri: made.artifact.uri,
-                    metadata: made.artifact.metadata,
-                    digest: made.digest,
-                    size: made.size,
-                    created_at: self.now,
-                };
-                ids.push(artifact.id);
-                self.link(id, artifact.id, IoType::Output, &key, position, String::new());
-                self.add_artifact(artifact);
-            }
-            outputs.artifacts.insert(key, ids);
-        }
-        outputs
-    }
-
-    fn imported(&mut self, id: TaskId, artifact: Artifact) {
-        let Some(node) = self.state.nodes.get_mut(&id) else {
-            return;
-        };
-        if node.task.state.is_terminal() {
-            return;
-        }
-        node.task
-            .outputs
-            .artifacts
-            .insert(begin::IMPORTED.to_owned(), vec![artifact.id]);
-        self.link(id, artifact.id, IoType::Output, begin::IMPORTED, 0, String::new());
-        self.add_artifact(artifact);
-        self.end(id, RuntimeState::Succeeded, None);
     }
 
     fn add_artifact(&mut self, artifact: Artifact) {
@@ -563,98 +356,6 @@ impl Planner<'_> {
             position: i64::try_from(position).unwrap_or(i64::MAX),
             producer_task: producer,
         });
-    }
-
-    /// A task has reached its last state.
-    fn end(&mut self, id: TaskId, state: RuntimeState, failure: Option<Failure>) {
-        if let Some(failure) = failure.as_ref().filter(|_| state == RuntimeState::Failed) {
-            self.event(id, "Warning", failure.reason.into(), failure.message.clone());
-        }
-        if let Some(node) = self.state.nodes.get_mut(&id) {
-            node.task.finished_at = Some(self.now);
-        }
-        self.set_task_state(id, state, failure);
-        self.work.push_back(Work::Ended(id));
-    }
-
-    /// Tells those who waited for a task, and the DAG that holds it.
-    fn ended(&mut self, id: TaskId) {
-        let Some(node) = self.state.nodes.get(&id) else {
-            return;
-        };
-        let waiting: Vec<TaskId> = self.state.downstream(self.pipeline, node).collect();
-        let parent = node.task.parent_id;
-        for other in waiting {
-            if let Some(node) = self.state.nodes.get_mut(&other) {
-                node.waiting_for = node.waiting_for.saturating_sub(1);
-                if node.waiting_for == 0 {
-                    self.work.push_back(Work::Decide(other));
-                }
-            }
-        }
-        match parent {
-            None => self.end_run(id),
-            Some(parent) => {
-                if let Some(node) = self.state.nodes.get_mut(&parent) {
-                    node.unfinished = node.unfinished.saturating_sub(1);
-                    if node.unfinished == 0 {
-                        self.close_dag(parent);
-                    }
-                }
-            }
-        }
-    }
-
-    /// All tasks of a DAG have ended.
-    fn close_dag(&mut self, id: TaskId) {
-        let Some(node) = self.state.nodes.get(&id) else {
-            return;
-        };
-        if node.task.state.is_terminal() {
-            return;
-        }
-        let children = || {
-            node.children
-                .values()
-                .filter_map(|child| Some(&self.state.nodes.get(child)?.task))
-        };
-        let first = |state| {
-            children()
-                .filter(move |task: &&Task| task.state == state)
-                .min_by_key(|task| task.finished_at)
-        };
-        if let Some(task) = first(RuntimeState::Failed) {
-            let failure = task.error.as_ref().map(|failure| Failure {
-                reason: failure.reason,
-                message: format!("task `{}`: {}", task.display_name, failure.message),
-            });
-            return self.end(id, RuntimeState::Failed, failure);
-        }
-        if first(RuntimeState::Canceled).is_some() {
-            return self.end_canceled(id);
-        }
-        let outputs_of = |name: &str| {
-            let task = &self.state.nodes.get(node.children.get(name)?)?.task;
-            (task.state == RuntimeState::Succeeded).then_some(&task.outputs)
-        };
-        let outputs = self
-            .pipeline
-            .dag(&node.component)
-            .map(|dag| outputs::of_dag(dag, outputs_of))
-            .unwrap_or_default();
-        if let Some(node) = self.state.nodes.get_mut(&id) {
-            node.task.outputs = outputs;
-        }
-        self.end(id, RuntimeState::Succeeded, None);
-    }
-
-    fn end_run(&mut self, root: TaskId) {
-        let Some(root) = self.state.nodes.get(&root) else {
-            return;
-        };
-        let (state, error) = (root.task.state, root.task.error.clone());
-        self.state.run.finished_at = Some(self.now);
-        self.set_run_state(state, error);
     }
 
     fn set_run_state(&mut self, state: RuntimeState, error: Option<Failure>) {

@@ -1,28 +1,22 @@
 //! How runs, DAGs and tasks begin: who is allowed to, with what, and as what.
 
-use std::collections::BTreeMap;
-
 use coracle_api::{
-    id::{ArtifactId, TaskId},
-    ir::{Executor, ImporterSpec, TaskSpec, TriggerStrategy, placeholder},
-    launch::{ArtifactList, ExecutorInput, ExecutorInputs, Failure, RuntimeArtifact},
+    id::TaskId,
+    ir::{Executor, TaskSpec, TriggerStrategy},
+    launch::Failure,
     reason::Reason,
     state::RuntimeState,
 };
-use coracle_store::records::{Artifact, Attempt, IoType, StateChange, Task, TaskIo, TaskKind};
-use serde_json::{Map, Value};
+use coracle_store::records::{StateChange, Task, TaskIo, TaskKind};
 
-use super::{Import, Planner, Work};
+use super::{Planner, Work};
 use crate::{
-    run::state::{Node, State},
+    run::state::Node,
     task::{
-        condition, container,
-        inputs::{self, FinalStatus, Surroundings},
+        condition,
+        inputs::{self},
     },
 };
-
-/// The output that every importer has.
-pub(super) const IMPORTED: &str = "artifact";
 
 /// Whether a task runs.
 pub(super) enum Verdict {
@@ -212,329 +206,15 @@ impl Planner<'_> {
         }
     }
 
-    /// A new attempt: its row, and its Pod to be created.
-    fn begin_attempt(&mut self, id: TaskId) -> Result<(), Failure> {
-        let pipeline = self.pipeline;
-        let node = self
-            .state
-            .nodes
-            .get(&id)
-            .ok_or_else(|| internal("its row is gone"))?;
-        let component = pipeline
-            .component(&node.component)
-            .ok_or_else(|| internal("its component is gone"))?;
-        let executor = pipeline
-            .spec()
-            .executor_of(component)
-            .ok_or_else(|| internal("its executor is gone"))?;
-        let container = executor
-            .container
-            .as_ref()
-            .ok_or_else(|| internal("its executor is no container"))?;
-        if let Some(config) = component
-            .executor_label
-            .as_ref()
-            .and_then(|label| pipeline.kubernetes_config(label))
-        {
-            let fields: Vec<_> = config.keys().map(|field| format!("`{field}`")).collect();
-            let message = format!(
-                "the Kubernetes settings {} do not run yet in this version",
-                fields.join(", ")
-            );
-            return Err(Failure {
-                reason: Reason::NotSupported,
-                message,
-            });
-        }
-        let number = u32::try_from(node.attempts.len())
-            .unwrap_or(u32::MAX)
-            .saturating_add(1);
-        let token = (self.token)();
-        let order = container::Order {
-            run_id: self.state.run.id,
-            task_id: id,
-            task_name: &node.task.name,
-            pipeline_name: &pipeline.spec().pipeline_info.name,
-            attempt: number,
-            namespace: namespace(self.state),
-            token: &token,
-            component,
-            container,
-            parameters: &node.task.inputs.parameters,
-            artifacts: runtime_artifacts(self.state, &node.task.inputs),
-            context: self.context(node),
-        };
-        let built = container::build(&order, self.settings)?;
-        let launch = serde_json::to_value(&built.launch)
-            .map_err(|error| internal(&format!("its launch spec cannot be written: {error}")))?;
-        let attempt = Attempt {
-            task_id: id,
-            run_id: self.state.run.id,
-            number,
-            namespace: order.namespace.to_owned(),
-            pod_name: built.pod_name,
-            token: token.clone(),
-            launch,
-            pod: built.pod,
-            state: RuntimeState::Pending,
-            error: None,
-            exit_code: None,
-            log_uri: built.launch.log_uri,
-            created_at: self.now,
-            started_at: None,
-            finished_at: None,
-        };
-        self.link_inputs(id);
-        if let Some(node) = self.state.nodes.get_mut(&id) {
-            node.attempts.push(attempt);
-        }
-        self.changed.insert(id);
-        self.plan.create.push((id, number));
-        Ok(())
-    }
-
-    /// Rows for the artifacts that a task consumes.
-    fn link_inputs(&mut self, id: TaskId) {
-        let Some((node, spec)) = self.lookup(id) else {
-            return;
-        };
-        let mut links = Vec::new();
-        for (key, ids) in &node.task.inputs.artifacts {
-            let source = spec.inputs.artifacts.get(key);
-            let producer = source.and_then(|source| source.task_output_artifact.as_ref());
-            let io = if producer.is_some() {
-                IoType::TaskOutputInput
-            } else {
-                IoType::ComponentInput
-            };
-            let producer = producer
-                .map(|output| output.producer_task.clone())
-                .unwrap_or_default();
-            for (position, artifact) in ids.iter().enumerate() {
-                links.push((*artifact, io, key.clone(), position, producer.clone()));
-            }
-        }
-        for (artifact, io, key, position, producer) in links {
-            self.link(id, artifact, io, &key, position, producer);
-        }
-    }
-
-    /// Asks for an artifact to be looked up or added.
-    pub(super) fn begin_import(&mut self, id: TaskId) {
-        match self.import(id) {
-            Ok(import) => self.plan.imports.push(import),
-            Err(failure) => self.end(id, RuntimeState::Failed, Some(failure)),
-        }
-    }
-
-    fn import(&self, id: TaskId) -> Result<Import, Failure> {
-        let node = self
-            .state
-            .nodes
-            .get(&id)
-            .ok_or_else(|| internal("its row is gone"))?;
-        let component = self
-            .pipeline
-            .component(&node.component)
-            .ok_or_else(|| internal("its component is gone"))?;
-        let executor = self.pipeline.spec().executor_of(component);
-        let importer = executor.and_then(|executor| executor.importer.as_ref());
-        let ImporterSpec {
-            artifact_uri,
-            type_schema,
-            metadata,
-            reimport,
-            download_to_workspace,
-        } = importer.ok_or_else(|| internal("its executor is no importer"))?;
-        if *download_to_workspace {
-            let message = "`download_to_workspace` does not run yet in this version".to_owned();
-            return Err(Failure {
-                reason: Reason::NotSupported,
-                message,
-            });
-        }
-        let parameters = &node.task.inputs.parameters;
-        let uri = match (&artifact_uri.constant, &artifact_uri.runtime_parameter) {
-            (_, Some(name)) => parameters.get(name),
-            (Some(Value::Object(typed)), None) => typed.get("stringValue"),
-            (constant, None) => constant.as_ref(),
-        };
-        let uri = uri
-            .and_then(Value::as_str)
-            .filter(|uri| !uri.is_empty())
-            .ok_or_else(|| Failure {
-                reason: Reason::InputMissing,
-                message: "the importer has no URI to import".to_owned(),
-            })?;
-        let input = executor_input(parameters);
-        let context = self.context(node);
-        let scope = placeholder::Scope {
-            input: &input,
-            declared: &BTreeMap::new(),
-            context: &context,
-        };
-        let unresolved = |error: placeholder::Unresolved| Failure {
-            reason: Reason::PlaceholderUnresolved,
-            message: error.to_string(),
-        };
-        let uri = placeholder::resolve_text(uri, &scope).map_err(unresolved)?;
-        let metadata =
-            match placeholder::resolve_value(&Value::Object(metadata.clone()), &scope).map_err(unresolved)? {
-                Value::Object(metadata) => metadata,
-                _ => Map::new(),
-            };
-        let artifact = Artifact {
-            id: ArtifactId::of_output(id, 1, IMPORTED, 0),
-            namespace: self.state.run.namespace.clone(),
-            name: IMPORTED.to_owned(),
-            artifact_type: type_schema.schema_title.clone(),
-            type_version: type_schema.schema_version.clone(),
-            uri,
-            metadata,
-            digest: None,
-            size: None,
-            created_at: self.now,
-        };
-        Ok(Import {
-            task: id,
-            artifact,
-            reimport: *reimport,
-        })
-    }
-
     /// A task and its place in the pipeline. None for the root, which has none.
-    fn lookup(&self, id: TaskId) -> Option<(&Node, &TaskSpec)> {
+    pub(super) fn lookup(&self, id: TaskId) -> Option<(&Node, &TaskSpec)> {
         let node = self.state.nodes.get(&id)?;
         let parent = self.state.parent(node)?;
         Some((node, self.pipeline.task(&parent.component, &node.task.name)?))
     }
-
-    fn around<'a>(&'a self, node: &'a Node) -> Around<'a> {
-        Around {
-            state: self.state,
-            parent: self.state.parent(node),
-            context: self.context(node),
-        }
-    }
-
-    /// What the placeholders about a task and its run stand for.
-    fn context(&self, node: &Node) -> BTreeMap<String, String> {
-        let run = &self.state.run;
-        let name = &self.pipeline.spec().pipeline_info.name;
-        BTreeMap::from(
-            [
-                ("pipeline_job_name", run.display_name.clone()),
-                ("pipeline_job_resource_name", job_resource_name(name, self.state)),
-                ("pipeline_job_uuid", run.id.to_string()),
-                ("pipeline_task_name", node.task.name.clone()),
-                ("pipeline_task_uuid", node.task.id.to_string()),
-                ("pipeline_root", self.settings.artifact_root.clone()),
-                ("pipeline_job_create_time_utc", run.created_at.to_string()),
-                ("pipeline_job_schedule_time_utc", run.scheduled_at.to_string()),
-            ]
-            .map(|(name, value)| (name.to_owned(), value)),
-        )
-    }
 }
 
-/// A task's view of what is around it.
-struct Around<'a> {
-    state: &'a State,
-    parent: Option<&'a Node>,
-    context: BTreeMap<String, String>,
-}
-
-impl Around<'_> {
-    fn sibling(&self, name: &str) -> Option<&Task> {
-        Some(&self.state.nodes.get(self.parent?.children.get(name)?)?.task)
-    }
-}
-
-impl Surroundings for Around<'_> {
-    fn component_inputs(&self) -> &TaskIo {
-        static NONE: std::sync::LazyLock<TaskIo> = std::sync::LazyLock::new(TaskIo::default);
-        self.parent.map_or(&NONE, |parent| &parent.task.inputs)
-    }
-
-    fn outputs_of(&self, task: &str) -> Option<&TaskIo> {
-        self.sibling(task)
-            .filter(|task| task.state == RuntimeState::Succeeded)
-            .map(|task| &task.outputs)
-    }
-
-    fn final_status_of(&self, task: &str) -> Option<FinalStatus> {
-        let task = self.sibling(task)?;
-        Some(FinalStatus {
-            state: task.state,
-            failure: task.error.clone(),
-            job_resource_name: self
-                .context
-                .get("pipeline_job_resource_name")
-                .cloned()
-                .unwrap_or_default(),
-        })
-    }
-
-    fn context(&self) -> &BTreeMap<String, String> {
-        &self.context
-    }
-}
-
-/// KFP's name for the run's Argo workflow; code that reads it looks for the pipeline's name.
-fn job_resource_name(pipeline: &str, state: &State) -> String {
-    let digits = state.run.id.uuid().simple().to_string();
-    format!("{pipeline}-{}", &digits[digits.len() - 5..])
-}
-
-fn namespace(state: &State) -> &str {
-    if state.run.namespace.is_empty() {
-        "default"
-    } else {
-        &state.run.namespace
-    }
-}
-
-fn executor_input(parameters: &Map<String, Value>) -> ExecutorInput {
-    let parameter_values = parameters
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    ExecutorInput {
-        inputs: ExecutorInputs {
-            parameter_values,
-            ..Default::default()
-        },
-        ..Default::default()
-    }
-}
-
-fn runtime_artifacts(state: &State, inputs: &TaskIo) -> BTreeMap<String, ArtifactList> {
-    let runtime = |artifact: &Artifact| RuntimeArtifact {
-        name: artifact.id.to_string(),
-        artifact_type: coracle_api::ir::ArtifactTypeSchema {
-            schema_title: artifact.artifact_type.clone(),
-            schema_version: artifact.type_version.clone(),
-            ..Default::default()
-        },
-        uri: artifact.uri.clone(),
-        metadata: artifact.metadata.clone(),
-        custom_path: None,
-    };
-    let list = |ids: &Vec<ArtifactId>| ArtifactList {
-        artifacts: ids
-            .iter()
-            .filter_map(|id| state.artifacts.get(id))
-            .map(runtime)
-            .collect(),
-    };
-    inputs
-        .artifacts
-        .iter()
-        .map(|(name, ids)| (name.clone(), list(ids)))
-        .collect()
-}
-
-fn internal(why: &str) -> Failure {
+pub(super) fn internal(why: &str) -> Failure {
     Failure {
         reason: Reason::InternalError,
         message: format!("the task cannot start: {why}"),

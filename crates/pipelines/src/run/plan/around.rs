@@ -1,0 +1,90 @@
+//! What a task can see of its run and of the tasks beside it.
+
+use std::collections::BTreeMap;
+
+use coracle_api::state::RuntimeState;
+use coracle_store::records::{Task, TaskIo};
+
+use super::Planner;
+use crate::{
+    run::state::{Node, State},
+    task::inputs::{FinalStatus, Surroundings},
+};
+
+impl Planner<'_> {
+    pub(super) fn around<'a>(&'a self, node: &'a Node) -> Around<'a> {
+        Around {
+            state: self.state,
+            parent: self.state.parent(node),
+            context: self.context(node),
+        }
+    }
+
+    /// What the placeholders about a task and its run stand for.
+    pub(super) fn context(&self, node: &Node) -> BTreeMap<String, String> {
+        let run = &self.state.run;
+        let name = &self.pipeline.spec().pipeline_info.name;
+        BTreeMap::from(
+            [
+                ("pipeline_job_name", run.display_name.clone()),
+                ("pipeline_job_resource_name", job_resource_name(name, self.state)),
+                ("pipeline_job_uuid", run.id.to_string()),
+                ("pipeline_task_name", node.task.name.clone()),
+                ("pipeline_task_uuid", node.task.id.to_string()),
+                ("pipeline_root", self.settings.artifact_root.clone()),
+                ("pipeline_job_create_time_utc", run.created_at.to_string()),
+                ("pipeline_job_schedule_time_utc", run.scheduled_at.to_string()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        )
+    }
+}
+
+/// A task's view of what is around it.
+pub(super) struct Around<'a> {
+    state: &'a State,
+    parent: Option<&'a Node>,
+    context: BTreeMap<String, String>,
+}
+
+impl Around<'_> {
+    fn sibling(&self, name: &str) -> Option<&Task> {
+        Some(&self.state.nodes.get(self.parent?.children.get(name)?)?.task)
+    }
+}
+
+impl Surroundings for Around<'_> {
+    fn component_inputs(&self) -> &TaskIo {
+        static NONE: std::sync::LazyLock<TaskIo> = std::sync::LazyLock::new(TaskIo::default);
+        self.parent.map_or(&NONE, |parent| &parent.task.inputs)
+    }
+
+    fn outputs_of(&self, task: &str) -> Option<&TaskIo> {
+        self.sibling(task)
+            .filter(|task| task.state == RuntimeState::Succeeded)
+            .map(|task| &task.outputs)
+    }
+
+    fn final_status_of(&self, task: &str) -> Option<FinalStatus> {
+        let task = self.sibling(task)?;
+        Some(FinalStatus {
+            state: task.state,
+            failure: task.error.clone(),
+            job_resource_name: self
+                .context
+                .get("pipeline_job_resource_name")
+                .cloned()
+                .unwrap_or_default(),
+        })
+    }
+
+    fn context(&self) -> &BTreeMap<String, String> {
+        &self.context
+    }
+}
+
+/// KFP's name for the run's Argo workflow; code that reads it looks for the pipeline's name.
+fn job_resource_name(pipeline: &str, state: &State) -> String {
+    let digits = state.run.id.uuid().simple().to_string();
+    format!("{pipeline}-{}", &digits[digits.len() - 5..])
+}

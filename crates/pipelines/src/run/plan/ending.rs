@@ -1,0 +1,113 @@
+//! How tasks, DAGs and runs end, and who is told.
+
+use coracle_api::{id::TaskId, launch::Failure, reason::Reason, state::RuntimeState};
+use coracle_store::records::Task;
+
+use super::{Planner, Work};
+use crate::task::outputs;
+
+impl Planner<'_> {
+    /// A task has reached its last state.
+    pub(super) fn end(&mut self, id: TaskId, state: RuntimeState, failure: Option<Failure>) {
+        if let Some(failure) = failure.as_ref().filter(|_| state == RuntimeState::Failed) {
+            self.event(id, "Warning", failure.reason.into(), failure.message.clone());
+        }
+        if let Some(node) = self.state.nodes.get_mut(&id) {
+            node.task.finished_at = Some(self.now);
+        }
+        self.set_task_state(id, state, failure);
+        self.work.push_back(Work::Ended(id));
+    }
+
+    pub(super) fn end_canceled(&mut self, id: TaskId) {
+        let message = "the run was asked to stop".to_owned();
+        self.end(
+            id,
+            RuntimeState::Canceled,
+            Some(Failure {
+                reason: Reason::RunTerminated,
+                message,
+            }),
+        );
+    }
+
+    /// Tells those who waited for a task, and the DAG that holds it.
+    pub(super) fn ended(&mut self, id: TaskId) {
+        let Some(node) = self.state.nodes.get(&id) else {
+            return;
+        };
+        let waiting: Vec<TaskId> = self.state.downstream(self.pipeline, node).collect();
+        let parent = node.task.parent_id;
+        for other in waiting {
+            if let Some(node) = self.state.nodes.get_mut(&other) {
+                node.waiting_for = node.waiting_for.saturating_sub(1);
+                if node.waiting_for == 0 {
+                    self.work.push_back(Work::Decide(other));
+                }
+            }
+        }
+        match parent {
+            None => self.end_run(id),
+            Some(parent) => {
+                if let Some(node) = self.state.nodes.get_mut(&parent) {
+                    node.unfinished = node.unfinished.saturating_sub(1);
+                    if node.unfinished == 0 {
+                        self.close_dag(parent);
+                    }
+                }
+            }
+        }
+    }
+
+    /// All tasks of a DAG have ended.
+    fn close_dag(&mut self, id: TaskId) {
+        let Some(node) = self.state.nodes.get(&id) else {
+            return;
+        };
+        if node.task.state.is_terminal() {
+            return;
+        }
+        let children = || {
+            node.children
+                .values()
+                .filter_map(|child| Some(&self.state.nodes.get(child)?.task))
+        };
+        let first = |state| {
+            children()
+                .filter(move |task: &&Task| task.state == state)
+                .min_by_key(|task| task.finished_at)
+        };
+        if let Some(task) = first(RuntimeState::Failed) {
+            let failure = task.error.as_ref().map(|failure| Failure {
+                reason: failure.reason,
+                message: format!("task `{}`: {}", task.display_name, failure.message),
+            });
+            return self.end(id, RuntimeState::Failed, failure);
+        }
+        if first(RuntimeState::Canceled).is_some() {
+            return self.end_canceled(id);
+        }
+        let outputs_of = |name: &str| {
+            let task = &self.state.nodes.get(node.children.get(name)?)?.task;
+            (task.state == RuntimeState::Succeeded).then_some(&task.outputs)
+        };
+        let outputs = self
+            .pipeline
+            .dag(&node.component)
+            .map(|dag| outputs::of_dag(dag, outputs_of))
+            .unwrap_or_default();
+        if let Some(node) = self.state.nodes.get_mut(&id) {
+            node.task.outputs = outputs;
+        }
+        self.end(id, RuntimeState::Succeeded, None);
+    }
+
+    fn end_run(&mut self, root: TaskId) {
+        let Some(root) = self.state.nodes.get(&root) else {
+            return;
+        };
+        let (state, error) = (root.task.state, root.task.error.clone());
+        self.state.run.finished_at = Some(self.now);
+        self.set_run_state(state, error);
+    }
+}

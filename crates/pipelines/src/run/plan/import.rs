@@ -1,0 +1,133 @@
+//! Importers: artifacts that exist already.
+
+use std::collections::BTreeMap;
+
+use coracle_api::{
+    id::{ArtifactId, TaskId},
+    ir::{ImporterSpec, placeholder},
+    launch::{ExecutorInput, ExecutorInputs, Failure},
+    reason::Reason,
+    state::RuntimeState,
+};
+use coracle_store::records::{Artifact, IoType};
+use serde_json::{Map, Value};
+
+use super::{Import, Planner, begin::internal};
+
+/// The output that every importer has.
+const IMPORTED: &str = "artifact";
+
+impl Planner<'_> {
+    /// Asks for an artifact to be looked up or added.
+    pub(super) fn begin_import(&mut self, id: TaskId) {
+        match self.import(id) {
+            Ok(import) => self.plan.imports.push(import),
+            Err(failure) => self.end(id, RuntimeState::Failed, Some(failure)),
+        }
+    }
+
+    fn import(&self, id: TaskId) -> Result<Import, Failure> {
+        let node = self
+            .state
+            .nodes
+            .get(&id)
+            .ok_or_else(|| internal("its row is gone"))?;
+        let component = self
+            .pipeline
+            .component(&node.component)
+            .ok_or_else(|| internal("its component is gone"))?;
+        let executor = self.pipeline.spec().executor_of(component);
+        let importer = executor.and_then(|executor| executor.importer.as_ref());
+        let ImporterSpec {
+            artifact_uri,
+            type_schema,
+            metadata,
+            reimport,
+            download_to_workspace,
+        } = importer.ok_or_else(|| internal("its executor is no importer"))?;
+        if *download_to_workspace {
+            let message = "`download_to_workspace` does not run yet in this version".to_owned();
+            return Err(Failure {
+                reason: Reason::NotSupported,
+                message,
+            });
+        }
+        let parameters = &node.task.inputs.parameters;
+        let uri = match (&artifact_uri.constant, &artifact_uri.runtime_parameter) {
+            (_, Some(name)) => parameters.get(name),
+            (Some(Value::Object(typed)), None) => typed.get("stringValue"),
+            (constant, None) => constant.as_ref(),
+        };
+        let uri = uri
+            .and_then(Value::as_str)
+            .filter(|uri| !uri.is_empty())
+            .ok_or_else(|| Failure {
+                reason: Reason::InputMissing,
+                message: "the importer has no URI to import".to_owned(),
+            })?;
+        let input = executor_input(parameters);
+        let context = self.context(node);
+        let scope = placeholder::Scope {
+            input: &input,
+            declared: &BTreeMap::new(),
+            context: &context,
+        };
+        let unresolved = |error: placeholder::Unresolved| Failure {
+            reason: Reason::PlaceholderUnresolved,
+            message: error.to_string(),
+        };
+        let uri = placeholder::resolve_text(uri, &scope).map_err(unresolved)?;
+        let metadata =
+            match placeholder::resolve_value(&Value::Object(metadata.clone()), &scope).map_err(unresolved)? {
+                Value::Object(metadata) => metadata,
+                _ => Map::new(),
+            };
+        let artifact = Artifact {
+            id: ArtifactId::of_output(id, 1, IMPORTED, 0),
+            namespace: self.state.run.namespace.clone(),
+            name: IMPORTED.to_owned(),
+            artifact_type: type_schema.schema_title.clone(),
+            type_version: type_schema.schema_version.clone(),
+            uri,
+            metadata,
+            digest: None,
+            size: None,
+            created_at: self.now,
+        };
+        Ok(Import {
+            task: id,
+            artifact,
+            reimport: *reimport,
+        })
+    }
+
+    pub(super) fn imported(&mut self, id: TaskId, artifact: Artifact) {
+        let Some(node) = self.state.nodes.get_mut(&id) else {
+            return;
+        };
+        if node.task.state.is_terminal() {
+            return;
+        }
+        node.task
+            .outputs
+            .artifacts
+            .insert(IMPORTED.to_owned(), vec![artifact.id]);
+        self.link(id, artifact.id, IoType::Output, IMPORTED, 0, String::new());
+        self.add_artifact(artifact);
+        self.end(id, RuntimeState::Succeeded, None);
+    }
+}
+
+fn executor_input(parameters: &Map<String, Value>) -> ExecutorInput {
+    let parameter_values = parameters
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    ExecutorInput {
+        inputs: ExecutorInputs {
+            parameter_values,
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
