@@ -1,6 +1,7 @@
 """The `coracle` command as a person and as a script use it."""
 
 import json
+import stat
 import subprocess
 
 import pytest
@@ -55,8 +56,9 @@ def script(tmp_path):
 
 def test_a_python_file_is_compiled_run_and_followed(server, script):
     ended = server.cli("run", script, "-p", "text=from python", "--follow")
-    assert "SUCCEEDED" in ended.stdout
-    assert "say" in ended.stdout
+    shown = ended.stdout + ended.stderr
+    assert "SUCCEEDED" in shown
+    assert "say" in shown
 
 
 def test_a_compiled_file_runs_too(server, script, tmp_path):
@@ -198,6 +200,7 @@ def test_up_in_the_background_down_and_down_again(tmp_path, new_server):
         assert server.http("GET", "/healthz").ok
         running = json.loads((server.data_dir / "server.json").read_text())
         assert running["url"] == server.url
+        assert stat.S_IMODE(server.data_dir.stat().st_mode) == 0o700
     finally:
         server.cli("down")
     assert server.cli("get", "runs", check=False).returncode != 0

@@ -82,8 +82,9 @@ def test_below_the_threshold_nothing_is_registered(server, digits_pipeline):
 
 def test_the_command_line_runs_it(server):
     ended = server.cli("run", EXAMPLE / "pipeline.py", "-p", "trees=10", "--follow", timeout=500)
-    assert "SUCCEEDED" in ended.stdout
-    assert "train-random-forest" in ended.stdout
+    shown = ended.stdout + ended.stderr
+    assert "SUCCEEDED" in shown
+    assert "train-random-forest" in shown
 
 
 def test_the_examples_own_script_says_what_came_of_it(server):
