@@ -4,6 +4,7 @@
 const API = "apis/v2beta1";
 const ENDED = new Set(["SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"]);
 const LOG_LIMIT = 2_000_000;
+const NOT_ARCHIVED = JSON.stringify({ predicates: [{ operation: "NOT_EQUALS", key: "storage_state", string_value: "ARCHIVED" }] });
 
 /** What the page that is shown has open: aborted when another is shown. */
 let shown = new AbortController();
@@ -82,7 +83,7 @@ const section = (title, content) => (content ? [el("h2", {}, title), content] : 
 async function runs(page, experiment) {
   const body = el("tbody");
   const more = el("div");
-  const path = `runs?page_size=50&sort_by=${encodeURIComponent("created_at desc")}`;
+  const path = `runs?page_size=50&sort_by=${encodeURIComponent("created_at desc")}&filter=${encodeURIComponent(NOT_ARCHIVED)}`;
   const scope = experiment ? `&experiment_id=${encodeURIComponent(experiment)}` : "";
   const next = async (token) => {
     const list = await read(`${path}${scope}&page_token=${encodeURIComponent(token)}`);
@@ -324,7 +325,7 @@ function route() {
   document.title = id ? `Run ${id.slice(0, 8)} · Coracle` : "Coracle";
   if (kind === "runs" && id) return followRun(page, id);
   if (kind === "experiments" && id) return runs(page, id);
-  if (kind === "pipelines") return page.replaceChildren(el("h1", {}, "Pipelines"), el("p", {}, "Pipelines have no page yet. List them with ", el("code", {}, "curl apis/v2beta1/pipelines"), ", or run one with ", el("code", {}, "coracle run pipeline.yaml")));
+  if (kind === "pipelines") return page.replaceChildren(el("h1", {}, "Pipelines"), el("p", {}, "Pipelines have no page yet. The API ", el("a", { href: `${API}/pipelines` }, "lists them"), "; to run one: ", el("code", {}, "coracle run pipeline.yaml")));
   return runs(page);
 }
 
