@@ -197,8 +197,8 @@ impl World {
         let report = Report {
             parameters: parameters
                 .as_object()
-                .unwrap_or(&Map::new())
-                .clone()
+                .cloned()
+                .unwrap_or_default()
                 .into_iter()
                 .collect(),
             artifacts: artifacts.iter().map(made).collect(),
