@@ -57,6 +57,7 @@ pub(crate) fn json(bytes: &[u8]) -> Result<Value, Error> {
 }
 
 fn yaml(bytes: &[u8]) -> Result<Value, Error> {
-    serde_saphyr::from_slice(bytes)
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_slice_with_options(bytes, options)
         .map_err(|error| Error::bad_request(format!("couldn't parse the body as YAML: {error}")))
 }

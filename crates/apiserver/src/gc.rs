@@ -9,7 +9,7 @@ mod graph;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use coracle_store::resources::{At, Event, EventKind, Key, Resources};
+use coracle_store::resources::{At, Event, EventKind, Key, Object, Resources};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -204,24 +204,23 @@ impl<'a> Collector<'a> {
         let has = |name: &str| object::finalizers(current).any(|finalizer| finalizer == name);
         if has(ORPHAN) {
             let gone = BTreeSet::from([uid.to_owned()]);
-            for dependent in self.graph.dependents(uid) {
-                if let Some((kind, key)) = self.graph.get(&dependent) {
-                    self.disown(kind, &key, &gone).await?;
-                }
+            for (kind, dependent) in self.dependents(key, uid).await? {
+                self.disown(kind, &dependent.key, &gone).await?;
             }
             return self.remove_finalizer(kind, key, ORPHAN).await;
         }
         if has(FOREGROUND) {
-            let dependents = self.graph.dependents(uid);
-            for dependent in &dependents {
-                if let Some((kind, key)) = self.graph.get(dependent)
-                    && let Some(found) = self.resources.get(&key).await?
-                    && object::uid(&found.body) == dependent
-                {
-                    self.check_owners(kind, &key, &found.body).await?;
-                }
+            for dependent in self.graph.dependents(uid) {
+                self.examine_dependent(&dependent).await?;
             }
-            // Each dependent's end brings the collector back here.
+            // The end of the last one brings the collector back here.
+            if !self.graph.dependents(uid).is_empty() {
+                return Ok(());
+            }
+            let dependents = self.dependents(key, uid).await?;
+            for (kind, dependent) in &dependents {
+                self.check_owners(kind, &dependent.key, &dependent.body).await?;
+            }
             if dependents.is_empty() {
                 self.remove_finalizer(kind, key, FOREGROUND).await?;
             }
@@ -232,6 +231,41 @@ impl<'a> Collector<'a> {
         } else {
             Ok(())
         }
+    }
+
+    async fn examine_dependent(&self, uid: &str) -> Result<(), Error> {
+        if let Some((kind, key)) = self.graph.get(uid)
+            && let Some(found) = self.resources.get(&key).await?
+            && object::uid(&found.body) == uid
+        {
+            self.check_owners(kind, &key, &found.body).await?;
+        }
+        Ok(())
+    }
+
+    /// The objects that name this one as an owner, from the store: the graph may not have heard of
+    /// all of them yet, since the events of one kind may come later than those of another.
+    async fn dependents(&self, owner: &Key, uid: &str) -> Result<Vec<(&'static Kind, Object)>, Error> {
+        let scope = (!owner.namespace.is_empty()).then_some(owner.namespace.as_str());
+        let mut dependents = Vec::new();
+        for kind in kinds::KINDS
+            .iter()
+            .copied()
+            .filter(|kind| scope.is_none() || kind.is_namespaced())
+        {
+            let list = self
+                .resources
+                .list(&kind.resource(), scope, At::Latest, None, None)
+                .await?;
+            let names = |object: &Object| graph::owners(&object.body).iter().any(|owner| owner.uid == uid);
+            dependents.extend(
+                list.objects
+                    .into_iter()
+                    .filter(names)
+                    .map(|object| (kind, object)),
+            );
+        }
+        Ok(dependents)
     }
 
     /// Deletes what is in the namespace, and lets it go once that is nothing.

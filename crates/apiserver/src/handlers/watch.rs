@@ -11,7 +11,7 @@ use coracle_store::resources::{self, Event, EventKind, Watch};
 use futures::stream;
 use http::{StatusCode, header};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -92,7 +92,7 @@ pub(crate) async fn watch(call: Call) -> Result<Response, Error> {
     {
         Ok(source) => Some(source),
         Err(error) => {
-            ready.push_back(error_frame(failure(error)));
+            ready.push_back(error_frame(&failure(error)));
             None
         }
     };
@@ -157,7 +157,7 @@ impl Feed {
                     Ok(event) => self.push(&event),
                     Err(error) => {
                         self.source = None;
-                        return Some(error_frame(failure(error)));
+                        return Some(error_frame(&failure(error)));
                     }
                 },
                 _ = bookmark => {
@@ -206,13 +206,11 @@ fn frame(kind: &str, object: &Value) -> Bytes {
     format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
 }
 
-fn error_frame(error: Error) -> Bytes {
-    if let Error::Store(source) = &error {
+fn error_frame(error: &Error) -> Bytes {
+    if let Error::Store(source) = error {
         tracing::error!(error = %source, "a watch ended early");
     }
-    json!({"type": "ERROR", "object": error.status()})
-        .to_string()
-        .into()
+    frame("ERROR", &error.status())
 }
 
 fn failure(error: resources::Error) -> Error {
@@ -225,6 +223,8 @@ fn failure(error: resources::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::kinds::PODS;
 

@@ -1,0 +1,13 @@
+//! The API as its clients see it: requests through the router, over a store in memory.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod deletion;
+mod discovery;
+mod garbage;
+mod harness;
+mod kube_client;
+mod listing;
+mod logs;
+mod watching;
+mod writing;
