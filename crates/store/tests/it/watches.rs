@@ -209,6 +209,12 @@ async fn a_watch_says_how_far_it_is(store: &Store) {
         other.revision,
         "what does not concern it is behind it"
     );
+    // The log is read as far as it goes, also where it holds nothing that concerns the watch.
+    let late = resources
+        .watch(&GroupResource::new("", "secrets"), None, start)
+        .await
+        .unwrap();
+    assert_eq!(late.revision(), other.revision);
 }
 
 async fn a_watch_may_be_abandoned_while_it_waits(store: &Store) {
