@@ -1,0 +1,385 @@
+//! A container's log, read back: from the end, from a time, and on while it grows.
+//!
+//! Following waits for the file system to say that something changed; nothing is polled.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
+
+use jiff::Timestamp;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::{io::unix::AsyncFd, sync::mpsc};
+
+use crate::{readiness::readable, runtime::process::spec::RunDir};
+
+/// How much is read and sent at once.
+const CHUNK: usize = 64 * 1024;
+/// What of a log's end a status shows: kubelet's numbers.
+const LAST_BYTES: u64 = 2048;
+const LAST_LINES: usize = 80;
+
+/// What of a log is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Query {
+    /// Go on until the container ends.
+    pub(crate) follow: bool,
+    /// This many lines from the end.
+    pub(crate) tail: Option<usize>,
+    /// Nothing older.
+    pub(crate) since: Option<Timestamp>,
+    /// Each line with its time before it.
+    pub(crate) timestamps: bool,
+    /// No more bytes than this.
+    pub(crate) limit: Option<usize>,
+}
+
+/// One record of a log in CRI format: time, whether the line is whole, text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Record<'a> {
+    time: &'a str,
+    is_whole: bool,
+    text: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut parts = line.splitn(4, |&byte| byte == b' ');
+        let time = std::str::from_utf8(parts.next()?).ok()?;
+        let _stream = parts.next()?;
+        let is_whole = parts.next()? == b"F";
+        Some(Self {
+            time,
+            is_whole,
+            text: parts.next()?,
+        })
+    }
+}
+
+/// Turns records into what is shown.
+#[derive(Debug)]
+struct Filter {
+    query: Query,
+    /// The last record was a part, so the next one goes on in the same line.
+    in_line: bool,
+    left: Option<usize>,
+}
+
+impl Filter {
+    const fn new(query: Query) -> Self {
+        Self {
+            query,
+            in_line: false,
+            left: query.limit,
+        }
+    }
+
+    /// Whether nothing more is wanted.
+    fn is_done(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    /// Takes whole lines of the file.
+    fn take(&mut self, lines: &[u8], shown: &mut Vec<u8>) {
+        for line in lines.split_inclusive(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let Some(record) = Record::parse(line) else {
+                continue;
+            };
+            if let Some(since) = self.query.since
+                && record.time.parse::<Timestamp>().is_ok_and(|time| time < since)
+            {
+                continue;
+            }
+            let start = shown.len();
+            if self.query.timestamps && !self.in_line {
+                shown.extend_from_slice(record.time.as_bytes());
+                shown.push(b' ');
+            }
+            shown.extend_from_slice(record.text);
+            if record.is_whole {
+                shown.push(b'\n');
+            }
+            self.in_line = !record.is_whole;
+            if let Some(left) = &mut self.left {
+                let added = (shown.len() - start).min(*left);
+                shown.truncate(start + added);
+                *left -= added;
+            }
+        }
+    }
+}
+
+/// Where the last `count` lines of a log begin. Records that are parts of a line do not count.
+fn tail_start(file: &mut File, count: usize) -> io::Result<u64> {
+    let length = file.seek(SeekFrom::End(0))?;
+    if count == 0 {
+        return Ok(length);
+    }
+    let mut end = length;
+    let mut found = 0;
+    // What was read and begins in the middle of a line: the end of a line whose start is further in front.
+    let mut rest: Vec<u8> = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(CHUNK as u64);
+        let mut block = vec![0; usize::try_from(end - start).unwrap_or(CHUNK)];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut block)?;
+        block.append(&mut rest);
+        let mut line_end = block.len();
+        while line_end > 0 {
+            let line_start = block[..line_end - 1]
+                .iter()
+                .rposition(|&byte| byte == b'\n')
+                .map(|at| at + 1);
+            if line_start.is_none() && start > 0 {
+                break;
+            }
+            let line_start = line_start.unwrap_or(0);
+            let line = block[line_start..line_end]
+                .strip_suffix(b"\n")
+                .unwrap_or(&block[line_start..line_end]);
+            let position = start + line_start as u64;
+            let is_at_end = position + (line_end - line_start) as u64 == length;
+            // A line ends with a whole record; one that ends the file counts even if it has no newline.
+            if Record::parse(line).is_some_and(|record| record.is_whole || is_at_end) {
+                if found == count {
+                    return Ok(start + line_end as u64);
+                }
+                found += 1;
+            }
+            line_end = line_start;
+        }
+        rest = block[..line_end].to_vec();
+        end = start;
+    }
+    Ok(0)
+}
+
+/// The last lines of a log, for a container's status.
+pub(crate) fn last_lines(path: &Path) -> String {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let start = tail_start(&mut file, LAST_LINES)?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut lines = Vec::new();
+        file.read_to_end(&mut lines)?;
+        let mut shown = Vec::new();
+        Filter::new(Query::default()).take(&lines, &mut shown);
+        let from = shown
+            .len()
+            .saturating_sub(usize::try_from(LAST_BYTES).unwrap_or(0));
+        Ok(shown.split_off(from))
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default())
+        .trim()
+        .to_owned()
+}
+
+/// Sends what is asked for of a run's log into `sender`, until the end or until nobody listens.
+pub(crate) async fn send(dir: RunDir, query: Query, sender: mpsc::Sender<io::Result<Vec<u8>>>) {
+    let result = match read(&dir, query, &sender).await {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return,
+        result => result,
+    };
+    if let Err(error) = result {
+        let _ = sender.send(Err(error)).await;
+    }
+}
+
+async fn read(dir: &RunDir, query: Query, sender: &mpsc::Sender<io::Result<Vec<u8>>>) -> io::Result<()> {
+    let mut changes = if query.follow {
+        Some(Changes::of(dir)?)
+    } else {
+        None
+    };
+    let mut file = loop {
+        match (File::open(dir.log()), &mut changes) {
+            (Ok(file), _) => break file,
+            (Err(error), Some(changes)) if error.kind() == io::ErrorKind::NotFound => {
+                if dir.read_exit().is_some() {
+                    return Ok(());
+                }
+                changes.next().await?;
+            }
+            (Err(error), _) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            (Err(error), _) => return Err(error),
+        }
+    };
+    if let Some(count) = query.tail {
+        file = blocking(file, move |file| {
+            let start = tail_start(file, count)?;
+            file.seek(SeekFrom::Start(start)).map(drop)
+        })
+        .await?
+        .0;
+    }
+    let mut filter = Filter::new(query);
+    let mut pending: Vec<u8> = Vec::new();
+    loop {
+        // Looked at before the file: what was written before the end is then read after it.
+        let is_over = dir.read_exit().is_some();
+        loop {
+            let (back, bytes) = blocking(file, |file| {
+                let mut bytes = vec![0; CHUNK];
+                let count = file.read(&mut bytes)?;
+                bytes.truncate(count);
+                Ok(bytes)
+            })
+            .await?;
+            file = back;
+            if bytes.is_empty() {
+                break;
+            }
+            pending.extend_from_slice(&bytes);
+            let Some(end) = pending.iter().rposition(|&byte| byte == b'\n') else {
+                continue;
+            };
+            let mut shown = Vec::with_capacity(end);
+            filter.take(&pending[..=end], &mut shown);
+            pending.drain(..=end);
+            if !shown.is_empty() && sender.send(Ok(shown)).await.is_err() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            if filter.is_done() {
+                return Ok(());
+            }
+        }
+        let Some(changes) = &mut changes else {
+            return Ok(());
+        };
+        if is_over {
+            return Ok(());
+        }
+        tokio::select! {
+            changed = changes.next() => changed?,
+            () = sender.closed() => return Ok(()),
+        }
+    }
+}
+
+/// Does something with a file where blocking is allowed.
+async fn blocking<T: Send + 'static>(
+    mut file: File,
+    work: impl FnOnce(&mut File) -> io::Result<T> + Send + 'static,
+) -> io::Result<(File, T)> {
+    let worked = tokio::task::spawn_blocking(move || work(&mut file).map(|result| (file, result)));
+    worked.await.map_err(io::Error::other)?
+}
+
+/// Notices of the kernel that a run's log has grown, or that the run is over.
+struct Changes(AsyncFd<OwnedFd>);
+
+impl Changes {
+    fn of(dir: &RunDir) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let flags = AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE_SELF;
+        inotify.add_watch(dir.path(), flags)?;
+        let fd = inotify.as_fd().try_clone_to_owned()?;
+        readable(fd).map(Self)
+    }
+
+    async fn next(&mut self) -> io::Result<()> {
+        loop {
+            let mut guard = self.0.readable_mut().await?;
+            let drained = guard.try_io(|fd| {
+                let mut buffer = [0; 4096];
+                nix::unistd::read(fd.get_ref(), &mut buffer).map_err(io::Error::from)
+            });
+            if let Ok(read) = drained {
+                return read.map(drop);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const LOG: &str = "2026-01-01T00:00:01Z stdout F one\n\
+                       2026-01-01T00:00:02Z stderr P tw\n\
+                       2026-01-01T00:00:02Z stderr F o\n\
+                       2026-01-01T00:00:03Z stdout F \n\
+                       2026-01-01T00:00:04Z stdout P three\n";
+
+    fn shown(query: Query) -> String {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(LOG.as_bytes()).unwrap();
+        let start = query
+            .tail
+            .map_or(0, |count| tail_start(&mut file, count).unwrap());
+        let mut shown = Vec::new();
+        Filter::new(query).take(&LOG.as_bytes()[usize::try_from(start).unwrap()..], &mut shown);
+        String::from_utf8(shown).unwrap()
+    }
+
+    #[test]
+    fn lines_are_shown_as_they_were_written() {
+        assert_eq!(shown(Query::default()), "one\ntwo\n\nthree");
+    }
+
+    #[test]
+    fn a_line_has_one_time_however_many_parts() {
+        let query = Query {
+            timestamps: true,
+            ..Query::default()
+        };
+        assert_eq!(
+            shown(query),
+            "2026-01-01T00:00:01Z one\n2026-01-01T00:00:02Z two\n2026-01-01T00:00:03Z \n2026-01-01T00:00:04Z three"
+        );
+    }
+
+    #[test]
+    fn the_tail_counts_lines_not_parts() {
+        let tail = |count| {
+            shown(Query {
+                tail: Some(count),
+                ..Query::default()
+            })
+        };
+        assert_eq!(tail(0), "");
+        assert_eq!(tail(1), "three");
+        assert_eq!(tail(2), "\nthree");
+        assert_eq!(tail(3), "two\n\nthree");
+        assert_eq!(tail(4), "one\ntwo\n\nthree");
+        assert_eq!(tail(99), "one\ntwo\n\nthree");
+    }
+
+    #[test]
+    fn the_tail_of_a_long_log_is_found_across_blocks() {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut text = String::new();
+        for index in 0..20_000 {
+            text.push_str(&format!("2026-01-01T00:00:01Z stdout F line {index}\n"));
+        }
+        file.write_all(text.as_bytes()).unwrap();
+        for count in [1, 3000, 19_999] {
+            let start = usize::try_from(tail_start(&mut file, count).unwrap()).unwrap();
+            assert_eq!(text[start..].lines().count(), count);
+            assert!(text[start..].starts_with("2026"));
+        }
+    }
+
+    #[test]
+    fn older_lines_and_further_bytes_are_left_out() {
+        let query = Query {
+            since: Some("2026-01-01T00:00:03Z".parse().unwrap()),
+            ..Query::default()
+        };
+        assert_eq!(shown(query), "\nthree");
+        let query = Query {
+            limit: Some(5),
+            ..Query::default()
+        };
+        assert_eq!(shown(query), "one\nt");
+    }
+}

@@ -1,0 +1,50 @@
+//! What every Pod on this machine shares.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::Client;
+
+use crate::{
+    environments::python::Environments,
+    events::Recorder,
+    gpu::Gpus,
+    runtime::process::{cgroup::Cgroups, spec::Mode},
+};
+
+/// The address of Pods and of this machine: Pods share its network.
+pub(crate) const ADDRESS: &str = "127.0.0.1";
+
+/// Made once, when the node starts.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    /// This machine's name in the API.
+    pub(crate) node: String,
+    pub(crate) data_dir: PathBuf,
+    /// Our own executable.
+    pub(crate) binary: PathBuf,
+    /// Host folders that every container may write to, at the same path.
+    pub(crate) writable: Vec<PathBuf>,
+    /// What `hostPath` volumes may show.
+    pub(crate) host_paths: Vec<PathBuf>,
+    pub(crate) mode: Mode,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) environments: Environments,
+    pub(crate) events: Recorder,
+    pub(crate) gpus: Gpus,
+    pub(crate) allocatable: BTreeMap<String, Quantity>,
+    /// The server's variables that are passed on, and its PATH.
+    pub(crate) base: Vec<(String, String)>,
+}
+
+impl Context {
+    /// The Pod's own folder.
+    pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
+        pods(&self.data_dir).join(uid)
+    }
+}
+
+/// Where the Pods' folders are.
+pub(crate) fn pods(data_dir: &std::path::Path) -> PathBuf {
+    data_dir.join("pods")
+}

@@ -1,0 +1,294 @@
+//! The ConfigMaps, Secrets and claims that a Pod refers to.
+//!
+//! Which they are is read off the Pod (pure); they are fetched each time a container starts, as kubelets do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use kube::{Api, Client};
+
+/// One object in the Pod's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reference {
+    ConfigMap(String),
+    Secret(String),
+    Claim(String),
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ConfigMap(name) => write!(f, "ConfigMap `{name}`"),
+            Self::Secret(name) => write!(f, "Secret `{name}`"),
+            Self::Claim(name) => write!(f, "PersistentVolumeClaim `{name}`"),
+        }
+    }
+}
+
+/// What a Pod needs and is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// The object that is missing, or that has not what is asked for.
+    pub(crate) object: Reference,
+    /// The key in it, if the object itself exists.
+    pub(crate) key: Option<String>,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "{} has no key `{key}`", self.object),
+            None => write!(f, "{} does not exist", self.object),
+        }
+    }
+}
+
+/// What was found of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Objects {
+    config_maps: BTreeMap<String, ConfigMap>,
+    secrets: BTreeMap<String, Secret>,
+    claims: BTreeMap<String, PersistentVolumeClaim>,
+}
+
+impl Objects {
+    /// Fetches those of `references` that exist.
+    pub(crate) async fn fetch(
+        client: &Client,
+        namespace: &str,
+        references: &BTreeSet<Reference>,
+    ) -> Result<Self, kube::Error> {
+        let mut objects = Self::default();
+        for reference in references {
+            match reference {
+                Reference::ConfigMap(name) => {
+                    let found = Api::namespaced(client.clone(), namespace).get_opt(name).await?;
+                    objects
+                        .config_maps
+                        .extend(found.map(|object| (name.clone(), object)));
+                }
+                Reference::Secret(name) => {
+                    let found = Api::namespaced(client.clone(), namespace).get_opt(name).await?;
+                    objects.secrets.extend(found.map(|object| (name.clone(), object)));
+                }
+                Reference::Claim(name) => {
+                    let found = Api::namespaced(client.clone(), namespace).get_opt(name).await?;
+                    objects.claims.extend(found.map(|object| (name.clone(), object)));
+                }
+            }
+        }
+        Ok(objects)
+    }
+
+    /// The version of an object as fetched, to tell when it has changed.
+    pub(crate) fn version(&self, reference: &Reference) -> Option<&str> {
+        let metadata = match reference {
+            Reference::ConfigMap(name) => &self.config_maps.get(name)?.metadata,
+            Reference::Secret(name) => &self.secrets.get(name)?.metadata,
+            Reference::Claim(name) => &self.claims.get(name)?.metadata,
+        };
+        metadata.resource_version.as_deref()
+    }
+
+    /// All values of a ConfigMap or Secret.
+    pub(crate) fn values(&self, object: &Reference) -> Result<BTreeMap<&str, &[u8]>, Missing> {
+        let found: Option<BTreeMap<&str, &[u8]>> = match object {
+            Reference::ConfigMap(name) => self.config_maps.get(name).map(|map| {
+                let texts = map
+                    .data
+                    .iter()
+                    .flatten()
+                    .map(|(key, text)| (key.as_str(), text.as_bytes()));
+                let binaries = map.binary_data.iter().flatten();
+                texts
+                    .chain(binaries.map(|(key, bytes)| (key.as_str(), bytes.0.as_slice())))
+                    .collect()
+            }),
+            Reference::Secret(name) => self.secrets.get(name).map(|secret| {
+                let data = secret.data.iter().flatten();
+                let texts = secret.string_data.iter().flatten();
+                data.map(|(key, bytes)| (key.as_str(), bytes.0.as_slice()))
+                    .chain(texts.map(|(key, text)| (key.as_str(), text.as_bytes())))
+                    .collect()
+            }),
+            Reference::Claim(_) => None,
+        };
+        found.ok_or_else(|| Missing {
+            object: object.clone(),
+            key: None,
+        })
+    }
+
+    /// One value of a ConfigMap or Secret.
+    pub(crate) fn value(&self, object: &Reference, key: &str) -> Result<&[u8], Missing> {
+        self.values(object)?.get(key).copied().ok_or_else(|| Missing {
+            object: object.clone(),
+            key: Some(key.to_owned()),
+        })
+    }
+
+    /// A claim.
+    pub(crate) fn claim(&self, name: &str) -> Result<&PersistentVolumeClaim, Missing> {
+        self.claims.get(name).ok_or_else(|| Missing {
+            object: Reference::Claim(name.to_owned()),
+            key: None,
+        })
+    }
+}
+
+#[cfg(test)]
+impl Objects {
+    pub(crate) fn with_config_map(mut self, name: &str, values: &[(&str, &str)]) -> Self {
+        let data = values
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        self.config_maps.insert(
+            name.to_owned(),
+            ConfigMap {
+                data: Some(data),
+                ..ConfigMap::default()
+            },
+        );
+        self
+    }
+
+    pub(crate) fn with_secret(mut self, name: &str, values: &[(&str, &str)]) -> Self {
+        let data = values
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        self.secrets.insert(
+            name.to_owned(),
+            Secret {
+                string_data: Some(data),
+                ..Secret::default()
+            },
+        );
+        self
+    }
+}
+
+/// Everything that a Pod refers to, whether it may be missing or not.
+pub(crate) fn references(pod: &Pod) -> BTreeSet<Reference> {
+    let mut found = BTreeSet::new();
+    let Some(spec) = &pod.spec else { return found };
+    for container in spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+    {
+        for variable in container.env.iter().flatten() {
+            let Some(source) = &variable.value_from else {
+                continue;
+            };
+            found.extend(
+                source
+                    .config_map_key_ref
+                    .iter()
+                    .map(|from| Reference::ConfigMap(from.name.clone())),
+            );
+            found.extend(
+                source
+                    .secret_key_ref
+                    .iter()
+                    .map(|from| Reference::Secret(from.name.clone())),
+            );
+        }
+        for source in container.env_from.iter().flatten() {
+            found.extend(
+                source
+                    .config_map_ref
+                    .iter()
+                    .map(|from| Reference::ConfigMap(from.name.clone())),
+            );
+            found.extend(
+                source
+                    .secret_ref
+                    .iter()
+                    .map(|from| Reference::Secret(from.name.clone())),
+            );
+        }
+    }
+    for volume in spec.volumes.iter().flatten() {
+        found.extend(
+            volume
+                .config_map
+                .iter()
+                .map(|from| Reference::ConfigMap(from.name.clone())),
+        );
+        found.extend(
+            volume
+                .secret
+                .iter()
+                .filter_map(|from| from.secret_name.clone())
+                .map(Reference::Secret),
+        );
+        found.extend(
+            volume
+                .persistent_volume_claim
+                .iter()
+                .map(|from| Reference::Claim(from.claim_name.clone())),
+        );
+        for source in volume
+            .projected
+            .iter()
+            .flat_map(|projected| projected.sources.iter().flatten())
+        {
+            found.extend(
+                source
+                    .config_map
+                    .iter()
+                    .map(|from| Reference::ConfigMap(from.name.clone())),
+            );
+            found.extend(
+                source
+                    .secret
+                    .iter()
+                    .map(|from| Reference::Secret(from.name.clone())),
+            );
+        }
+    }
+    found
+}
+
+/// Waits until an object appears, or is no longer of the version that was found wanting.
+pub(crate) async fn changed(
+    client: &Client,
+    namespace: &str,
+    object: &Reference,
+    seen: Option<&str>,
+) -> Result<(), kube::runtime::wait::Error> {
+    async fn until_other<K>(
+        api: Api<K>,
+        name: &str,
+        seen: Option<&str>,
+    ) -> Result<(), kube::runtime::wait::Error>
+    where
+        K: kube::Resource + Clone + std::fmt::Debug + Send + serde::de::DeserializeOwned + 'static,
+    {
+        let is_other = |object: Option<&K>| {
+            object.is_some_and(|object| object.meta().resource_version.as_deref() != seen)
+        };
+        kube::runtime::wait::await_condition(api, name, is_other)
+            .await
+            .map(drop)
+    }
+    match object {
+        Reference::ConfigMap(name) => {
+            until_other(
+                Api::<ConfigMap>::namespaced(client.clone(), namespace),
+                name,
+                seen,
+            )
+            .await
+        }
+        Reference::Secret(name) => {
+            until_other(Api::<Secret>::namespaced(client.clone(), namespace), name, seen).await
+        }
+        Reference::Claim(name) => {
+            let api = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
+            until_other(api, name, seen).await
+        }
+    }
+}

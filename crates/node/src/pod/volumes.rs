@@ -1,0 +1,561 @@
+//! A Pod's volumes, as folders on this machine.
+//!
+//! Files of ConfigMaps, Secrets and the downward API are written into the Pod's own folder, which only the
+//! server's user can enter and which is removed with the Pod. They are not updated while the Pod runs. Claims are
+//! folders of the data directory that outlive Pods.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Component, Path, PathBuf},
+};
+
+use k8s_openapi::api::core::v1::{Container, KeyToPath, Pod, Volume};
+
+use super::{
+    env::{self, Facts},
+    objects::{Missing, Objects, Reference},
+};
+use crate::runtime::process::spec::{Mount, MountKind};
+
+/// Why a volume cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Something it refers to is not there. It may come.
+    #[error("volume `{volume}`: {missing}")]
+    Missing {
+        /// The volume's name.
+        volume: String,
+        /// What is missing.
+        missing: Missing,
+    },
+    /// It asks for what is not done here.
+    #[error("volume `{volume}` {problem}")]
+    Refused {
+        /// The volume's name.
+        volume: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file of it cannot be written.
+    #[error("volume `{volume}`: cannot write `{path}`")]
+    Write {
+        /// The volume's name.
+        volume: String,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Where volumes lie on this machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Places<'a> {
+    /// The Pod's own folder.
+    pub(crate) pod: &'a Path,
+    /// Claims, by namespace and name.
+    pub(crate) claims: &'a Path,
+    /// What `hostPath` volumes may show.
+    pub(crate) host_paths: &'a [PathBuf],
+}
+
+/// A volume that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ready {
+    source: PathBuf,
+    read_only: bool,
+}
+
+/// Lays out every volume of a Pod. May be repeated.
+pub(crate) fn lay_out(
+    pod: &Pod,
+    places: &Places<'_>,
+    facts: &Facts<'_>,
+    objects: &Objects,
+) -> Result<BTreeMap<String, Ready>, Error> {
+    let mut ready = BTreeMap::new();
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        ready.insert(volume.name.clone(), one(volume, pod, places, facts, objects)?);
+    }
+    Ok(ready)
+}
+
+fn one(
+    volume: &Volume,
+    pod: &Pod,
+    places: &Places<'_>,
+    facts: &Facts<'_>,
+    objects: &Objects,
+) -> Result<Ready, Error> {
+    let refused = |problem: String| Error::Refused {
+        volume: volume.name.clone(),
+        problem,
+    };
+    let own = places.pod.join("volumes").join(&volume.name);
+    let files = Files {
+        volume: &volume.name,
+        folder: &own,
+    };
+    let written = |read_only| Ready {
+        source: own.clone(),
+        read_only,
+    };
+    if volume.empty_dir.is_some() {
+        files.make_folder(0o777)?;
+        return Ok(written(false));
+    }
+    if let Some(from) = &volume.config_map {
+        files.make_folder(0o755)?;
+        let reference = Reference::ConfigMap(from.name.clone());
+        files.write_keys(
+            objects,
+            &reference,
+            from.items.as_deref(),
+            from.default_mode,
+            from.optional,
+        )?;
+        return Ok(written(true));
+    }
+    if let Some(from) = &volume.secret {
+        files.make_folder(0o755)?;
+        let reference = Reference::Secret(from.secret_name.clone().unwrap_or_default());
+        files.write_keys(
+            objects,
+            &reference,
+            from.items.as_deref(),
+            from.default_mode,
+            from.optional,
+        )?;
+        return Ok(written(true));
+    }
+    if let Some(from) = &volume.downward_api {
+        files.make_folder(0o755)?;
+        for file in from.items.iter().flatten() {
+            let mode = file.mode.or(from.default_mode);
+            files.write(
+                &file.path,
+                downward(file, pod, facts).unwrap_or_default().as_bytes(),
+                mode,
+            )?;
+        }
+        return Ok(written(true));
+    }
+    if let Some(projected) = &volume.projected {
+        files.make_folder(0o755)?;
+        for source in projected.sources.iter().flatten() {
+            let mode = projected.default_mode;
+            if let Some(from) = &source.config_map {
+                let reference = Reference::ConfigMap(from.name.clone());
+                files.write_keys(objects, &reference, from.items.as_deref(), mode, from.optional)?;
+            } else if let Some(from) = &source.secret {
+                let reference = Reference::Secret(from.name.clone());
+                files.write_keys(objects, &reference, from.items.as_deref(), mode, from.optional)?;
+            } else if let Some(from) = &source.downward_api {
+                for file in from.items.iter().flatten() {
+                    let text = downward(file, pod, facts).unwrap_or_default();
+                    files.write(&file.path, text.as_bytes(), file.mode.or(mode))?;
+                }
+            } else {
+                return Err(refused(
+                    "projects a source that this machine does not offer (it offers configMap, secret and downwardAPI)"
+                        .to_owned(),
+                ));
+            }
+        }
+        return Ok(written(true));
+    }
+    if let Some(from) = &volume.persistent_volume_claim {
+        objects
+            .claim(&from.claim_name)
+            .map_err(|missing| Error::Missing {
+                volume: volume.name.clone(),
+                missing,
+            })?;
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        let folder = places.claims.join(namespace).join(&from.claim_name);
+        let files = Files {
+            volume: &volume.name,
+            folder: &folder,
+        };
+        files.make_folder(0o777)?;
+        return Ok(Ready {
+            source: folder,
+            read_only: from.read_only == Some(true),
+        });
+    }
+    if let Some(from) = &volume.host_path {
+        return host_path(&from.path, from.type_.as_deref(), places.host_paths).map_err(refused);
+    }
+    Err(refused(
+        "is of a kind that this machine does not offer (it offers emptyDir, configMap, secret, downwardAPI, \
+         projected, persistentVolumeClaim, and hostPath where it is allowed)"
+            .to_owned(),
+    ))
+}
+
+fn downward(
+    file: &k8s_openapi::api::core::v1::DownwardAPIVolumeFile,
+    pod: &Pod,
+    facts: &Facts<'_>,
+) -> Option<String> {
+    if let Some(field) = &file.field_ref {
+        return env::pod_field(&field.field_path, facts);
+    }
+    let resource = file.resource_field_ref.as_ref()?;
+    let name = resource.container_name.as_deref()?;
+    let container = pod
+        .spec
+        .as_ref()?
+        .containers
+        .iter()
+        .find(|container| container.name == name)?;
+    let divisor = resource
+        .divisor
+        .as_ref()
+        .map_or("1", |divisor| divisor.0.as_str());
+    env::resource_field(&resource.resource, divisor, container, facts)
+}
+
+fn host_path(path: &str, kind: Option<&str>, allowed: &[PathBuf]) -> Result<Ready, String> {
+    let wanted = Path::new(path);
+    let source = match wanted.canonicalize() {
+        Ok(source) => source,
+        Err(error) if kind == Some("DirectoryOrCreate") => {
+            let parent = wanted.parent().and_then(|parent| parent.canonicalize().ok());
+            let name = wanted.file_name();
+            let (Some(parent), Some(name)) = (parent, name) else {
+                return Err(format!("shows `{path}`: {error}"));
+            };
+            parent.join(name)
+        }
+        Err(error) => return Err(format!("shows `{path}`: {error}")),
+    };
+    if !allowed.iter().any(|allowed| source.starts_with(allowed)) {
+        return Err(format!(
+            "shows `{path}` of this machine, which Pods may not see: use a persistentVolumeClaim, or let the \
+             administrator allow this path"
+        ));
+    }
+    if kind == Some("DirectoryOrCreate") {
+        fs::create_dir_all(&source).map_err(|error| format!("cannot make `{path}`: {error}"))?;
+    }
+    Ok(Ready {
+        source,
+        read_only: false,
+    })
+}
+
+/// What a container is to see of the volumes. `variable` is for `subPathExpr`.
+pub(crate) fn mounts<'a>(
+    container: &Container,
+    volumes: &BTreeMap<String, Ready>,
+    variable: impl Fn(&str) -> Option<&'a str>,
+) -> Result<Vec<Mount>, Error> {
+    let mut mounts = Vec::new();
+    for wanted in container.volume_mounts.iter().flatten() {
+        let refused = |problem: String| Error::Refused {
+            volume: wanted.name.clone(),
+            problem,
+        };
+        let volume = volumes.get(&wanted.name).ok_or_else(|| {
+            refused(format!(
+                "is mounted by `{}`, and the Pod has none",
+                container.name
+            ))
+        })?;
+        let below = match (&wanted.sub_path, &wanted.sub_path_expr) {
+            (Some(path), _) => path.clone(),
+            (None, Some(path)) => env::expand(path, &variable),
+            (None, None) => String::new(),
+        };
+        let source = join(&volume.source, &below).ok_or_else(|| {
+            refused(format!(
+                "is mounted with subPath `{below}`, which leads out of it"
+            ))
+        })?;
+        if fs::symlink_metadata(&source).is_err() {
+            fs::create_dir_all(&source).map_err(|error| Error::Write {
+                volume: wanted.name.clone(),
+                path: source.clone(),
+                source: error,
+            })?;
+        }
+        // A link that a container left in the volume must not show another part of this machine.
+        let inside = source.canonicalize().ok().zip(volume.source.canonicalize().ok());
+        if !inside.is_some_and(|(source, volume)| source.starts_with(volume)) {
+            return Err(refused(format!(
+                "is mounted with subPath `{below}`, which leads out of it"
+            )));
+        }
+        let is_read_only = volume.read_only || wanted.read_only == Some(true);
+        mounts.push(Mount {
+            source,
+            target: Path::new("/").join(&wanted.mount_path),
+            kind: if is_read_only {
+                MountKind::ReadOnly
+            } else {
+                MountKind::ReadWrite
+            },
+        });
+    }
+    // What is mounted inside another mount comes after it.
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    Ok(mounts)
+}
+
+/// `below` under `folder`; `None` if it says `..` or is absolute.
+fn join(folder: &Path, below: &str) -> Option<PathBuf> {
+    let below = Path::new(below);
+    below
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        .then(|| folder.join(below))
+}
+
+/// Files of one volume.
+struct Files<'a> {
+    volume: &'a str,
+    folder: &'a Path,
+}
+
+impl Files<'_> {
+    fn failed(&self, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let (volume, path) = (self.volume.to_owned(), path.to_path_buf());
+        move |source| Error::Write { volume, path, source }
+    }
+
+    fn make_folder(&self, mode: u32) -> Result<(), Error> {
+        fs::create_dir_all(self.folder)
+            .and_then(|()| fs::set_permissions(self.folder, fs::Permissions::from_mode(mode)))
+            .map_err(self.failed(self.folder))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8], mode: Option<i32>) -> Result<(), Error> {
+        let path = join(self.folder, name).ok_or_else(|| Error::Refused {
+            volume: self.volume.to_owned(),
+            problem: format!("names the file `{name}`, which leads out of it"),
+        })?;
+        let mode = mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o644) & 0o777;
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(self.failed(parent))?;
+        }
+        // An earlier one may be read-only.
+        let _ = fs::remove_file(&path);
+        fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| io::Write::write_all(&mut file, bytes))
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(mode)))
+            .map_err(self.failed(&path))
+    }
+
+    fn write_keys(
+        &self,
+        objects: &Objects,
+        object: &Reference,
+        items: Option<&[KeyToPath]>,
+        mode: Option<i32>,
+        optional: Option<bool>,
+    ) -> Result<(), Error> {
+        let missing = |missing| Error::Missing {
+            volume: self.volume.to_owned(),
+            missing,
+        };
+        let values = match objects.values(object) {
+            Ok(values) => values,
+            Err(_) if optional == Some(true) => return Ok(()),
+            Err(error) => return Err(missing(error)),
+        };
+        let Some(items) = items.filter(|items| !items.is_empty()) else {
+            return values
+                .iter()
+                .try_for_each(|(key, bytes)| self.write(key, bytes, mode));
+        };
+        for item in items {
+            match objects.value(object, &item.key) {
+                Ok(bytes) => self.write(&item.path, bytes, item.mode.or(mode))?,
+                Err(_) if optional == Some(true) => {}
+                Err(error) => return Err(missing(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    struct Fixture {
+        folder: tempfile::TempDir,
+        pod: Pod,
+    }
+
+    impl Fixture {
+        fn new(volume: Value) -> Self {
+            let mut volume = volume;
+            volume["name"] = json!("v");
+            let pod = json!({
+                "metadata": {"name": "p", "namespace": "n", "labels": {"a": "b"}},
+                "spec": {"containers": [], "volumes": [volume]},
+            });
+            Self {
+                folder: tempfile::tempdir().unwrap(),
+                pod: serde_json::from_value(pod).unwrap(),
+            }
+        }
+
+        fn lay_out(&self) -> Result<Ready, String> {
+            let objects = Objects::default()
+                .with_secret("s", &[("user", "me"), ("password", "x")])
+                .with_config_map("c", &[("app.ini", "[a]")]);
+            let allocatable = BTreeMap::new();
+            let facts = Facts {
+                pod: &self.pod,
+                node: "here",
+                address: "127.0.0.1",
+                allocatable: &allocatable,
+            };
+            let (pod, claims) = (self.folder.path().join("pod"), self.folder.path().join("claims"));
+            let allowed = [self.folder.path().canonicalize().unwrap().join("allowed")];
+            let places = Places {
+                pod: &pod,
+                claims: &claims,
+                host_paths: &allowed,
+            };
+            let ready = lay_out(&self.pod, &places, &facts, &objects).map_err(|error| error.to_string())?;
+            Ok(ready["v"].clone())
+        }
+
+        /// The volume's files with their modes, or why there are none.
+        fn files(&self) -> String {
+            let source = match self.lay_out() {
+                Ok(ready) => ready.source,
+                Err(error) => return error,
+            };
+            let mut found = Vec::new();
+            let mut folders = vec![source.clone()];
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(folder).unwrap() {
+                    let path = entry.unwrap().path();
+                    if path.is_dir() {
+                        folders.push(path);
+                    } else {
+                        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+                        let name = path.strip_prefix(&source).unwrap().display().to_string();
+                        found.push(format!("{name}:{mode:o}:{}", fs::read_to_string(&path).unwrap()));
+                    }
+                }
+            }
+            found.sort();
+            found.join(" ")
+        }
+    }
+
+    fn check(volume: Value, expected: &str) {
+        let fixture = Fixture::new(volume);
+        assert_eq!(fixture.files(), expected);
+        assert_eq!(fixture.files(), expected, "laid out again");
+    }
+
+    #[test]
+    fn keys_become_files_with_their_modes() {
+        check(
+            json!({"secret": {"secretName": "s"}}),
+            "password:644:x user:644:me",
+        );
+        check(
+            json!({"secret": {"secretName": "s", "defaultMode": 0o400,
+                "items": [{"key": "user", "path": "deep/name", "mode": 0o440}, {"key": "password", "path": "p"}]}}),
+            "deep/name:440:me p:400:x",
+        );
+        check(json!({"configMap": {"name": "c"}}), "app.ini:644:[a]");
+        check(
+            json!({"projected": {"sources": [
+                {"configMap": {"name": "c"}},
+                {"secret": {"name": "s", "items": [{"key": "user", "path": "u"}]}},
+                {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            ]}}),
+            "app.ini:644:[a] labels:644:a=\"b\" u:644:me",
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named_unless_it_is_optional() {
+        check(
+            json!({"secret": {"secretName": "none"}}),
+            "volume `v`: Secret `none` does not exist",
+        );
+        check(
+            json!({"configMap": {"name": "c", "items": [{"key": "k", "path": "p"}]}}),
+            "volume `v`: ConfigMap `c` has no key `k`",
+        );
+        check(json!({"configMap": {"name": "none", "optional": true}}), "");
+        check(
+            json!({"persistentVolumeClaim": {"claimName": "data"}}),
+            "volume `v`: PersistentVolumeClaim `data` does not exist",
+        );
+    }
+
+    #[test]
+    fn nothing_leads_out_of_a_volume() {
+        let refused =
+            Fixture::new(json!({"secret": {"secretName": "s", "items": [{"key": "user", "path": "../x"}]}}));
+        assert!(refused.files().contains("leads out of it"));
+        let fixture = Fixture::new(json!({"emptyDir": {}}));
+        let ready = fixture.lay_out().unwrap();
+        std::os::unix::fs::symlink("/etc", ready.source.join("link")).unwrap();
+        let volumes = BTreeMap::from([("v".to_owned(), ready)]);
+        for path in ["../x", "/etc", "link"] {
+            let container: Container = serde_json::from_value(json!({
+                "name": "c", "volumeMounts": [{"name": "v", "mountPath": "/m", "subPath": path}],
+            }))
+            .unwrap();
+            let error = mounts(&container, &volumes, |_| None).unwrap_err().to_string();
+            assert!(error.contains("leads out of it"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_path_of_the_host_is_shown_only_where_it_is_allowed() {
+        assert!(
+            Fixture::new(json!({"hostPath": {"path": "/etc"}}))
+                .files()
+                .contains("may not see")
+        );
+        let mut fixture = Fixture::new(json!({"emptyDir": {}}));
+        let allowed = fixture.folder.path().join("allowed");
+        fs::create_dir(&allowed).unwrap();
+        let volume =
+            json!({"name": "v", "hostPath": {"path": allowed.join("new"), "type": "DirectoryOrCreate"}});
+        fixture.pod.spec.as_mut().unwrap().volumes = Some(vec![serde_json::from_value(volume).unwrap()]);
+        assert_eq!(fixture.files(), "");
+        assert!(allowed.join("new").is_dir());
+    }
+
+    #[test]
+    fn mounts_come_outermost_first() {
+        let fixture = Fixture::new(json!({"emptyDir": {}}));
+        let volumes = BTreeMap::from([("v".to_owned(), fixture.lay_out().unwrap())]);
+        let folder = volumes["v"].source.clone();
+        let container: Container = serde_json::from_value(json!({
+            "name": "c",
+            "volumeMounts": [
+                {"name": "v", "mountPath": "/a/b", "subPathExpr": "$(X)/y", "readOnly": true},
+                {"name": "v", "mountPath": "/a"},
+            ],
+        }))
+        .unwrap();
+        let found = mounts(&container, &volumes, |name| (name == "X").then_some("x")).unwrap();
+        assert_eq!(found[0].target, Path::new("/a"));
+        assert_eq!(found[1].source, folder.join("x/y"));
+        assert_eq!(found[1].kind, MountKind::ReadOnly);
+    }
+}

@@ -1,0 +1,223 @@
+//! The first process of a container: makes the sandbox, starts the command, reaps, passes signals on.
+//!
+//! It is PID 1 of its namespace, so its end is the end of everything inside. Without a PID namespace it adopts
+//! every orphan below it and ends them itself. It tells the shim what happened as lines of JSON in a pipe.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use coracle_api::reason::Reason;
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction},
+        stat::umask,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    exec, mounts,
+    spec::{Failure, Spec},
+};
+
+/// What the first process tells the shim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// The command could not be started.
+    Failed(Failure),
+    /// The command ended by itself.
+    Exited(i32),
+    /// A signal ended the command.
+    Killed(i32),
+}
+
+/// The ends of pipes that a container's processes hold.
+pub(crate) struct Streams {
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    pub(crate) report: OwnedFd,
+}
+
+/// Signals that are passed on to the command. They are blocked here, so that they wait to be taken.
+pub(crate) const PASSED_ON: [Signal; 6] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
+
+/// The whole life of the first process.
+pub(crate) fn run(spec: &Spec, streams: Streams) -> ! {
+    // If the shim dies, so does the container: nobody would see its end.
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    let mut report = fs::File::from(streams.report);
+    let outcome = match start(spec, streams.stdout, streams.stderr, &report) {
+        Ok(child) => reap_until(child),
+        Err(failure) => Report::Failed(failure),
+    };
+    if spec.mode.sandbox().is_none() {
+        end_descendants();
+    }
+    tell(&mut report, &outcome);
+    std::process::exit(0)
+}
+
+fn tell(report: &mut fs::File, what: &Report) {
+    if let Ok(mut line) = serde_json::to_vec(what) {
+        line.push(b'\n');
+        // If the shim is gone, the parent-death signal is on its way.
+        let _ = report.write_all(&line);
+    }
+}
+
+fn start(spec: &Spec, stdout: OwnedFd, stderr: OwnedFd, report: &fs::File) -> Result<Option<Pid>, Failure> {
+    prepare(spec)?;
+    if spec.command.is_empty() {
+        return Ok(None);
+    }
+    #[expect(unsafe_code, reason = "fork is unsafe in a process with threads")]
+    // SAFETY: the helper never starts a thread, so the child may do anything the parent could.
+    let forked = unsafe { fork() };
+    match forked {
+        Ok(ForkResult::Parent { child }) => Ok(Some(child)),
+        Ok(ForkResult::Child) => {
+            let failure = command(spec, &stdout, &stderr);
+            let mut report = report;
+            if let Ok(mut line) = serde_json::to_vec(&Report::Failed(failure)) {
+                line.push(b'\n');
+                let _ = report.write_all(&line);
+            }
+            std::process::exit(127)
+        }
+        Err(errno) => Err(not_ready(format!("cannot fork: {}", errno.desc()))),
+    }
+}
+
+/// Everything before the command's own process.
+fn prepare(spec: &Spec) -> Result<(), Failure> {
+    for cgroup in &spec.cgroups {
+        fs::write(cgroup.join("cgroup.procs"), "0").map_err(|error| {
+            not_ready(format!(
+                "cannot enter the control group `{}`: {error}",
+                cgroup.display()
+            ))
+        })?;
+    }
+    umask(nix::sys::stat::Mode::empty());
+    if let Some(sandbox) = spec.mode.sandbox() {
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(|errno| not_ready(format!("cannot make a mount namespace: {}", errno.desc())))?;
+        mounts::enter(spec, sandbox).map_err(|error| not_ready(exec::chain(&error)))?;
+        drop_capabilities();
+    } else {
+        let _ = prctl::set_child_subreaper(true);
+    }
+    umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    Ok(())
+}
+
+fn not_ready(message: String) -> Failure {
+    Failure {
+        reason: Reason::SandboxNotReady,
+        message,
+    }
+}
+
+/// What a container engine leaves to root in a container, without the right to make device nodes: there is no
+/// device control group behind it here.
+fn drop_capabilities() {
+    use rustix::thread::{CapabilitySet as C, remove_capability_from_bounding_set};
+
+    let kept = C::CHOWN
+        | C::DAC_OVERRIDE
+        | C::FOWNER
+        | C::FSETID
+        | C::KILL
+        | C::SETGID
+        | C::SETUID
+        | C::SETPCAP
+        | C::NET_BIND_SERVICE
+        | C::NET_RAW
+        | C::SYS_CHROOT
+        | C::SETFCAP
+        | C::AUDIT_WRITE;
+    for capability in C::all().difference(kept).iter() {
+        // Without the right to give up rights there are none to give up.
+        let _ = remove_capability_from_bounding_set(capability);
+    }
+}
+
+/// The command's own process, up to the command.
+fn command(spec: &Spec, stdout: &OwnedFd, stderr: &OwnedFd) -> Failure {
+    let redirected = fs::File::open("/dev/null")
+        .map_err(|error| error.to_string())
+        .and_then(|null| {
+            dup2_stdin(null.as_fd())
+                .and_then(|()| dup2_stdout(stdout))
+                .and_then(|()| dup2_stderr(stderr))
+                .map_err(|errno| errno.desc().to_owned())
+        });
+    if let Err(error) = redirected {
+        return not_ready(format!("cannot connect the command's streams: {error}"));
+    }
+    let _ = setsid();
+    let _ = SigSet::all().thread_unblock();
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    #[expect(unsafe_code, reason = "changing a signal's handling is unsafe in general")]
+    // SAFETY: the default handling runs none of our code.
+    let _ = unsafe { sigaction(Signal::SIGPIPE, &default) };
+    exec::become_command(spec)
+}
+
+/// Waits for `child`, reaping whatever else ends and passing signals on.
+fn reap_until(child: Option<Pid>) -> Report {
+    let Some(child) = child else {
+        return Report::Exited(0);
+    };
+    let mut awaited = SigSet::empty();
+    awaited.add(Signal::SIGCHLD);
+    PASSED_ON.into_iter().for_each(|signal| awaited.add(signal));
+    loop {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) if pid == child => return Report::Exited(code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => {
+                    return Report::Killed(signal as i32);
+                }
+                Ok(WaitStatus::StillAlive) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        if let Ok(signal) = awaited.wait()
+            && signal != Signal::SIGCHLD
+        {
+            let _ = kill(child, signal);
+        }
+    }
+}
+
+/// Ends everything below this process, which adopts orphans.
+pub(crate) fn end_descendants() {
+    let me = std::process::id();
+    loop {
+        let children = fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
+        for pid in children
+            .split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+        {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if waitpid(None, None).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Containers as processes: one shim per container, and inside it a first process that makes the sandbox.
+//!
+//! ```text
+//! node ── spawns ──► shim (host's view; logs, exit record; survives the node)
+//!                      └─► init (PID 1 of its namespaces; mounts, reaps, passes signals on)
+//!                            └─► the container's command
+//! ```
+//!
+//! [`launch`] is the node's side; [`shim`], [`init`] and [`mounts`] run in the helper process, which has one
+//! thread and no async runtime. The two sides share [`spec`] and files in the run's directory, nothing else.
+
+pub(crate) mod cgroup;
+pub(crate) mod exec;
+pub(crate) mod init;
+pub(crate) mod launch;
+pub(crate) mod log_writer;
+pub(crate) mod mountinfo;
+pub(crate) mod mounts;
+pub(crate) mod probe;
+pub(crate) mod shim;
+pub(crate) mod spec;

@@ -1,0 +1,429 @@
+//! The process between the node and a container: it outlives the node, keeps the log, and records the end.
+//!
+//! It sees the host, not the sandbox. SIGTERM is passed on to the command; SIGUSR1 ends everything at once. It has
+//! one thread from start to end: user namespaces and `fork` ask for that.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use coracle_api::reason::Reason;
+use jiff::Timestamp;
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Pid, fork, getgid, getuid, pipe2},
+};
+
+use super::{
+    cgroup, exec,
+    init::{self, PASSED_ON, Report, Streams},
+    log_writer::Stream,
+    mounts,
+    spec::{Exit, Failure, Identity, RunDir, Sandbox, Spec},
+};
+
+/// The helper's exit status when another helper already runs what it was given.
+pub(crate) const ALREADY_CLAIMED: u8 = 75;
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("usage: coracle sandbox <spec.json>")]
+    Usage,
+    #[error("cannot {action} `{path}`")]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{path}` is not a sandbox specification")]
+    Spec {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("cannot {action}")]
+    System {
+        action: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::File { action, path, source }
+}
+
+fn system<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error::System {
+        action,
+        source: source.into(),
+    }
+}
+
+/// The helper's whole life: `arguments` are those after `coracle sandbox`.
+///
+/// The calling process must have one thread only.
+#[expect(clippy::print_stderr, reason = "the helper's error stream is its log file")]
+pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let result = match (arguments.next(), arguments.next()) {
+        (Some(spec), None) => run(Path::new(&spec)),
+        _ => Err(Error::Usage),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("coracle sandbox: {}", exec::chain(&error));
+        ExitCode::FAILURE
+    })
+}
+
+fn run(path: &Path) -> Result<ExitCode, Error> {
+    let text = fs::read(path).map_err(file("read", path))?;
+    let spec: Spec = serde_json::from_slice(&text).map_err(|source| Error::Spec {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let run = RunDir(spec.run_dir.clone());
+    // No file system is to be busy because of us.
+    let _ = nix::unistd::chdir("/");
+    // From here on signals wait until somebody takes them, here and in every process below.
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGCHLD);
+    blocked.add(Signal::SIGUSR1);
+    PASSED_ON.into_iter().for_each(|signal| blocked.add(signal));
+    blocked.thread_block().map_err(system("block signals"))?;
+    if !claim(&run)? {
+        return Ok(ExitCode::from(ALREADY_CLAIMED));
+    }
+    // It holds secrets, and nobody needs it any more.
+    let _ = fs::remove_file(path);
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(run.log())
+        .map_err(file("open the log", &run.log()))?;
+    let exit = contain(&spec, blocked, log)?;
+    mounts::remove_folders(&run);
+    record(&run, &exit)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes down that this process runs it; `false` if another one does. The link makes it all or nothing.
+fn claim(run: &RunDir) -> Result<bool, Error> {
+    let pid = i32::try_from(std::process::id()).unwrap_or_default();
+    let text = Identity::of(pid)
+        .and_then(|identity| serde_json::to_vec(&identity).ok())
+        .unwrap_or_default();
+    let draft = run.path().join(format!("pid.{pid}"));
+    fs::write(&draft, text).map_err(file("write", &draft))?;
+    let linked = fs::hard_link(&draft, run.pid());
+    let _ = fs::remove_file(&draft);
+    match linked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(file("claim", run.path())(error)),
+    }
+}
+
+/// Writes the end down, all or nothing.
+fn record(run: &RunDir, exit: &Exit) -> Result<(), Error> {
+    let draft = run.path().join("exit.json.new");
+    let text = serde_json::to_vec(exit).map_err(|source| Error::Spec {
+        path: draft.clone(),
+        source,
+    })?;
+    fs::write(&draft, text).map_err(file("write", &draft))?;
+    fs::rename(&draft, run.exit()).map_err(file("write", &run.exit()))
+}
+
+/// Starts the container's first process and stays until the last one is gone.
+fn contain(spec: &Spec, blocked: SigSet, log: File) -> Result<Exit, Error> {
+    let signals = SignalFd::with_flags(&blocked, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(system("listen for signals"))?;
+    let _ = prctl::set_child_subreaper(true);
+    let oom_before = cgroup::oom_kills_of_machine();
+    let started_at = Timestamp::now();
+    let not_started = |failure: Failure| Exit {
+        exit_code: 128,
+        signal: None,
+        oom: false,
+        stopped: false,
+        started_at,
+        finished_at: Timestamp::now(),
+        failure: Some(failure),
+    };
+    if let Some(sandbox) = spec.mode.sandbox()
+        && let Err((what, source)) = separate(sandbox)
+    {
+        return Ok(not_started(Failure {
+            reason: Reason::SandboxNotReady,
+            message: format!("cannot {what}: {source}"),
+        }));
+    }
+    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(system("make a pipe"));
+    let (stdout, stdout_inside) = pipe()?;
+    let (stderr, stderr_inside) = pipe()?;
+    let (report, report_inside) = pipe()?;
+    let streams = Streams {
+        stdout: stdout_inside,
+        stderr: stderr_inside,
+        report: report_inside,
+    };
+    #[expect(unsafe_code, reason = "fork is unsafe in a process with threads")]
+    // SAFETY: the helper never starts a thread, so the child may do anything the parent could.
+    let forked = unsafe { fork() }.map_err(system("fork"))?;
+    let first = match forked {
+        ForkResult::Child => {
+            drop((stdout, stderr, report));
+            init::run(spec, streams)
+        }
+        ForkResult::Parent { child } => child,
+    };
+    drop(streams);
+    let mut watched = Watch {
+        first,
+        signals,
+        log,
+        stopped: false,
+        killed: false,
+        has_oom: false,
+    };
+    let reports = watched.until_gone(stdout, stderr, report)?;
+    let ended = waitpid(first, None).map_err(system("wait for the container"))?;
+    // Only a container without a PID namespace can have left anything behind.
+    init::end_descendants();
+    watched.has_oom = spec.cgroups.iter().any(|group| cgroup::oom_kills(group) > 0);
+    for group in &spec.cgroups {
+        let _ = fs::remove_dir(group);
+    }
+    let failure = reports.iter().find_map(|report| match report {
+        Report::Failed(failure) => Some(failure.clone()),
+        Report::Exited(_) | Report::Killed(_) => None,
+    });
+    let (exit_code, signal) = ending(&reports, ended);
+    // Without a control group of its own, a kill that nobody here sent while the machine ran out of memory.
+    let by_machine = signal == Some(Signal::SIGKILL as i32)
+        && !watched.killed
+        && cgroup::oom_kills_of_machine() > oom_before;
+    Ok(Exit {
+        exit_code: failure.as_ref().map_or(exit_code, start_error_code),
+        signal,
+        oom: watched.has_oom || by_machine,
+        stopped: watched.stopped,
+        started_at,
+        finished_at: Timestamp::now(),
+        failure,
+    })
+}
+
+/// As a shell says it.
+fn start_error_code(failure: &Failure) -> i32 {
+    match failure.reason {
+        Reason::CommandNotFound => 127,
+        Reason::CommandNotExecutable => 126,
+        _ => 128,
+    }
+}
+
+fn ending(reports: &[Report], first: WaitStatus) -> (i32, Option<i32>) {
+    let reported = reports.iter().rev().find_map(|report| match report {
+        Report::Exited(code) => Some((*code, None)),
+        Report::Killed(signal) => Some((128 + signal, Some(*signal))),
+        Report::Failed(_) => None,
+    });
+    reported.unwrap_or(match first {
+        WaitStatus::Exited(_, code) => (code, None),
+        WaitStatus::Signaled(_, signal, _) => (128 + signal as i32, Some(signal as i32)),
+        _ => (255, None),
+    })
+}
+
+/// Makes the namespaces that the container's first process is born into.
+fn separate(sandbox: Sandbox) -> Result<(), (&'static str, io::Error)> {
+    if sandbox.user {
+        let (uid, gid) = (getuid(), getgid());
+        unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| ("make a user namespace", errno.into()))?;
+        fs::write("/proc/self/setgroups", "deny").map_err(|error| ("give up changing groups", error))?;
+        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).map_err(|error| ("map the user", error))?;
+        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+            .map_err(|error| ("map the group", error))?;
+    }
+    unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| ("make a PID namespace", errno.into()))
+}
+
+struct Watch {
+    first: Pid,
+    signals: SignalFd,
+    log: File,
+    stopped: bool,
+    killed: bool,
+    has_oom: bool,
+}
+
+impl Watch {
+    /// Keeps the log and passes signals on until no process holds the container's streams any more.
+    fn until_gone(
+        &mut self,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+        report: OwnedFd,
+    ) -> Result<Vec<Report>, Error> {
+        let (mut output, mut errors) = (Stream::stdout(), Stream::stderr());
+        let mut reports = Vec::new();
+        let (mut stdout, mut stderr, mut report) = (
+            Some(File::from(stdout)),
+            Some(File::from(stderr)),
+            Some(File::from(report)),
+        );
+        let mut buffer = vec![0; 64 * 1024];
+        while stdout.is_some() || stderr.is_some() || report.is_some() {
+            let ready = {
+                let open = [&stdout, &stderr, &report];
+                let mut polled: Vec<PollFd<'_>> = std::iter::once(self.signals.as_fd())
+                    .chain(open.iter().filter_map(|file| file.as_ref().map(File::as_fd)))
+                    .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                    .collect();
+                match poll(&mut polled, PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(system("wait for the container's output")(errno)),
+                }
+                let mut results = polled.iter().map(|fd| fd.any().unwrap_or(false));
+                let signal = results.next().unwrap_or(false);
+                let mut of = |file: &Option<File>| file.is_some() && results.next().unwrap_or(false);
+                (signal, of(&stdout), of(&stderr), of(&report))
+            };
+            if ready.0 {
+                self.take_signals();
+            }
+            let now = Timestamp::now();
+            let log = &mut self.log;
+            // A full disk must not stop the container, so what cannot be logged is lost.
+            if ready.1
+                && take(&mut stdout, &mut buffer, |bytes| {
+                    drop(output.take(bytes, now, log))
+                })
+            {
+                drop(output.finish(now, log));
+            }
+            if ready.2
+                && take(&mut stderr, &mut buffer, |bytes| {
+                    drop(errors.take(bytes, now, log))
+                })
+            {
+                drop(errors.finish(now, log));
+            }
+            if ready.3 {
+                take(&mut report, &mut buffer, |bytes| reports.extend_from_slice(bytes));
+            }
+        }
+        Ok(reports
+            .split(|&byte| byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect())
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(taken)) = self.signals.read_signal() {
+            match i32::try_from(taken.ssi_signo).map(Signal::try_from) {
+                Ok(Ok(Signal::SIGCHLD)) | Err(_) | Ok(Err(_)) => {}
+                Ok(Ok(Signal::SIGUSR1)) => {
+                    (self.stopped, self.killed) = (true, true);
+                    let _ = kill(self.first, Signal::SIGKILL);
+                    // Without a PID namespace what is left below is now ours.
+                    end_orphans(self.first);
+                }
+                Ok(Ok(signal)) => {
+                    self.stopped |= signal == Signal::SIGTERM;
+                    let _ = kill(self.first, signal);
+                }
+            }
+        }
+    }
+}
+
+/// Ends processes that fell to us because the first process is dying, so that they let go of the streams. The
+/// first process itself is left for the caller to wait for.
+fn end_orphans(first: Pid) {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+    // Its end comes first: only then is everything below it handed to us.
+    let _ = waitid(Id::Pid(first), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+    let me = std::process::id();
+    loop {
+        let children = fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
+        let mut others = children
+            .split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .map(Pid::from_raw)
+            .filter(|pid| *pid != first)
+            .peekable();
+        if others.peek().is_none() {
+            return;
+        }
+        for pid in others {
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, None);
+        }
+    }
+}
+
+/// Reads once; `true` when the end was reached, and the file is closed.
+fn take(file: &mut Option<File>, buffer: &mut [u8], mut got: impl FnMut(&[u8])) -> bool {
+    let Some(open) = file else { return false };
+    match open.read(buffer) {
+        Ok(0) => {
+            *file = None;
+            true
+        }
+        Ok(count) => {
+            got(&buffer[..count]);
+            false
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+        Err(_) => {
+            *file = None;
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_first_process_reports_comes_before_how_it_ended_itself() {
+        let gone = WaitStatus::Exited(Pid::from_raw(1), 0);
+        let killed = WaitStatus::Signaled(Pid::from_raw(1), Signal::SIGKILL, false);
+        assert_eq!(ending(&[Report::Exited(3)], gone), (3, None));
+        assert_eq!(ending(&[Report::Killed(15)], gone), (143, Some(15)));
+        assert_eq!(ending(&[], killed), (137, Some(9)));
+    }
+
+    #[test]
+    fn only_the_first_claim_on_a_run_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir(folder.path().to_path_buf());
+        assert!(claim(&run).unwrap());
+        assert!(!claim(&run).unwrap());
+        assert!(run.read_identity().unwrap().is_alive());
+    }
+}
