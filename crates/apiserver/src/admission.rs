@@ -1,23 +1,20 @@
 //! What a written object becomes before it is stored: its metadata is the server's, what was left
 //! out is filled in, what is wrong is refused. Pure: time and identity are passed in.
 
+mod metadata;
+mod shape;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+pub(crate) use self::shape::UnknownFields;
 use crate::{
     kinds::{Kind, Subresource},
     object,
     status::Error,
-    validation::{self, Problems},
+    validation::Problems,
 };
-
-/// Names are generated from these, as Kubernetes does: nothing that spells a word.
-const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-/// Of the prefix of a generated name, so that the name stays a DNS label.
-const PREFIX: usize = 58;
-/// All annotations of an object together.
-const ANNOTATIONS: usize = 256 * 1024;
 
 /// Metadata that users write. Everything else is the server's.
 const WRITABLE: [&str; 4] = ["labels", "annotations", "ownerReferences", "finalizers"];
@@ -27,6 +24,7 @@ pub(crate) fn create(
     kind: &'static Kind,
     namespace: &str,
     mut object: Value,
+    unknown: UnknownFields,
     id: Uuid,
     now: Timestamp,
 ) -> Result<Value, Error> {
@@ -49,7 +47,7 @@ pub(crate) fn create(
             metadata.insert("name".to_owned(), name.into());
         }
         _ if !prefix.is_empty() => {
-            metadata.insert("name".to_owned(), generated(prefix, id).into());
+            metadata.insert("name".to_owned(), metadata::generated_name(prefix, id).into());
         }
         _ => {}
     }
@@ -75,9 +73,9 @@ pub(crate) fn create(
     } else {
         (kind.rules.default)(&mut object);
     }
-    check_shape(kind, &object)?;
+    shape::conform(kind, &mut object, unknown)?;
     let mut problems = Problems::default();
-    check_metadata(kind, &object, &mut problems);
+    metadata::check(kind, &object, &mut problems);
     (kind.rules.check)(&object, &mut problems);
     finish(kind, object, problems)
 }
@@ -88,6 +86,7 @@ pub(crate) fn update(
     part: Option<Subresource>,
     old: &Value,
     mut new: Value,
+    unknown: UnknownFields,
 ) -> Result<Value, Error> {
     object::prune_nulls(&mut new);
     check_kind(kind, &new)?;
@@ -131,9 +130,9 @@ pub(crate) fn update(
     let mut problems = Problems::default();
     if part.is_none() {
         (kind.rules.default)(&mut object);
-        check_shape(kind, &object)?;
-        check_metadata(kind, &object, &mut problems);
-        check_finalizers(old, &object, &mut problems);
+        shape::conform(kind, &mut object, unknown)?;
+        metadata::check(kind, &object, &mut problems);
+        metadata::check_finalizers(old, &object, &mut problems);
         (kind.rules.check)(&object, &mut problems);
         (kind.rules.check_change)(old, &object, &mut problems);
         if kind.has_generation && says(old) != says(&object) {
@@ -141,7 +140,7 @@ pub(crate) fn update(
             object::metadata(&mut object).insert("generation".to_owned(), generation.into());
         }
     } else {
-        check_shape(kind, &object)?;
+        shape::conform(kind, &mut object, unknown)?;
     }
     finish(kind, object, problems)
 }
@@ -196,23 +195,6 @@ fn carry(given: &Map<String, Value>, metadata: &mut Map<String, Value>) {
     }
 }
 
-fn generated(prefix: &str, id: Uuid) -> String {
-    let cut = prefix
-        .char_indices()
-        .nth(PREFIX)
-        .map_or(prefix.len(), |(at, _)| at);
-    // The low half of a version 7 UUID is random.
-    let mut random = id.as_u64_pair().1 & u64::from(u32::MAX);
-    let base = ALPHABET.len() as u64;
-    let mut name = prefix[..cut].to_owned();
-    for _ in 0..5 {
-        let letter = usize::try_from(random % base).map_or('x', |at| char::from(ALPHABET[at]));
-        name.push(letter);
-        random /= base;
-    }
-    name
-}
-
 fn check_kind(kind: &Kind, object: &Value) -> Result<(), Error> {
     let (api_version, name) = (object::text(object, "/apiVersion"), object::text(object, "/kind"));
     let right = kind.api_version();
@@ -257,100 +239,15 @@ fn check_same_object(kind: &'static Kind, old: &Value, new: &Value) -> Result<()
     }
 }
 
-fn check_shape(kind: &Kind, object: &Value) -> Result<(), Error> {
-    (kind.rules.shape)(object).map_err(|error| {
-        let (version, kind) = (kind.version, kind.kind);
-        Error::BadRequest(format!(
-            "{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"
-        ))
-    })
-}
-
-fn check_metadata(kind: &Kind, object: &Value, problems: &mut Problems) {
-    let name = object::name(object);
-    let (is_valid, rule): (fn(&str) -> bool, _) = if kind.rules.names_are_labels {
-        (validation::is_label, validation::LABEL)
-    } else {
-        (validation::is_subdomain, validation::SUBDOMAIN)
-    };
-    if name.is_empty() {
-        problems.required("metadata.name", "name or generateName is required");
-    } else if !is_valid(name) {
-        problems.invalid("metadata.name", name, rule);
-    }
-    for (key, value) in map(object, "/metadata/labels") {
-        if let Some(problem) = validation::qualified_name_problem(key) {
-            problems.invalid("metadata.labels", key.as_str(), problem);
-        }
-        let value = value.as_str().unwrap_or_default();
-        if let Some(problem) = validation::label_value_problem(value) {
-            problems.invalid("metadata.labels", value, problem);
-        }
-    }
-    let mut size = 0;
-    for (key, value) in map(object, "/metadata/annotations") {
-        size += key.len() + value.as_str().map_or(0, str::len);
-        if let Some(problem) = validation::qualified_name_problem(&key.to_lowercase()) {
-            problems.invalid("metadata.annotations", key.as_str(), problem);
-        }
-    }
-    if size > ANNOTATIONS {
-        problems.invalid("metadata.annotations", size, "must have at most 262144 bytes");
-    }
-    for finalizer in object::finalizers(object) {
-        if let Some(problem) = validation::qualified_name_problem(finalizer) {
-            problems.invalid("metadata.finalizers", finalizer, problem);
-        }
-    }
-    check_owners(object, problems);
-}
-
-fn check_owners(object: &Value, problems: &mut Problems) {
-    let owners = object::list(object, "/metadata/ownerReferences");
-    for owner in owners {
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if object::text(owner, &format!("/{field}")).is_empty() {
-                problems.required(format!("metadata.ownerReferences.{field}"), "must not be empty");
-            }
-        }
-    }
-    let controllers = owners
-        .iter()
-        .filter(|owner| owner.get("controller") == Some(&Value::Bool(true)));
-    if controllers.count() > 1 {
-        let detail = "Only one reference can have Controller set to true";
-        problems.invalid("metadata.ownerReferences", "", detail);
-    }
-}
-
-fn check_finalizers(old: &Value, new: &Value, problems: &mut Problems) {
-    if !object::is_terminating(old) {
-        return;
-    }
-    let added = object::finalizers(new).filter(|one| !object::finalizers(old).any(|old| old == *one));
-    let added = added.collect::<Vec<_>>();
-    if !added.is_empty() {
-        let detail = format!(
-            "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
-        );
-        problems.forbidden("metadata.finalizers", &detail);
-    }
-}
-
-fn map<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    object
-        .pointer(pointer)
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::*;
-    use crate::kinds::{self, PODS};
+    use super::{UnknownFields::Drop, *};
+    use crate::{
+        kinds::{self, PODS},
+        validation,
+    };
 
     const ID: Uuid = Uuid::from_u128(0x0198_c0de_0000_7000_8000_0000_0000_0001);
 
@@ -359,7 +256,14 @@ mod tests {
     }
 
     fn created(object: Value) -> Result<Value, Error> {
-        create(&PODS, "ns", object, ID, "2026-11-22T10:00:00.5Z".parse().unwrap())
+        create(
+            &PODS,
+            "ns",
+            object,
+            Drop,
+            ID,
+            "2026-11-22T10:00:00.5Z".parse().unwrap(),
+        )
     }
 
     #[test]
@@ -460,11 +364,11 @@ mod tests {
         let mut new = old.clone();
         new["metadata"]["labels"] = json!({"a": "b"});
         new["status"]["phase"] = json!("Running");
-        let main = update(&PODS, None, &old, new.clone()).unwrap();
+        let main = update(&PODS, None, &old, new.clone(), Drop).unwrap();
         assert_eq!(main["metadata"]["labels"], json!({"a": "b"}));
         assert_eq!(main["status"]["phase"], "Pending");
         assert_eq!(main["metadata"]["generation"], 1);
-        let status = update(&PODS, Some(Subresource::Status), &old, new).unwrap();
+        let status = update(&PODS, Some(Subresource::Status), &old, new, Drop).unwrap();
         assert_eq!(status["metadata"].get("labels"), None);
         assert_eq!(status["status"]["phase"], "Running");
     }
@@ -475,7 +379,7 @@ mod tests {
         let mut new = old.clone();
         new["spec"]["containers"][0]["image"] = json!("x:2");
         assert_eq!(
-            update(&PODS, None, &old, new).unwrap()["metadata"]["generation"],
+            update(&PODS, None, &old, new, Drop).unwrap()["metadata"]["generation"],
             2
         );
     }
@@ -488,13 +392,13 @@ mod tests {
             let mut new = old.clone();
             new["metadata"][field] = json!(value);
             assert!(
-                matches!(update(&PODS, None, &old, new), Err(Error::Conflict { .. })),
+                matches!(update(&PODS, None, &old, new, Drop), Err(Error::Conflict { .. })),
                 "{field}"
             );
         }
         let mut unconditional = old.clone();
         unconditional["metadata"] = json!({"name": "p"});
-        assert!(update(&PODS, None, &old, unconditional).is_ok());
+        assert!(update(&PODS, None, &old, unconditional, Drop).is_ok());
     }
 
     #[test]
@@ -505,12 +409,12 @@ mod tests {
         let mut new = old.clone();
         new["metadata"]["finalizers"] = json!(["a.io/x", "a.io/y"]);
         assert!(matches!(
-            update(&PODS, None, &old, new.clone()),
+            update(&PODS, None, &old, new.clone(), Drop),
             Err(Error::Invalid { .. })
         ));
         new["metadata"]["finalizers"] = json!([]);
         new["metadata"]["deletionTimestamp"] = json!(null);
-        let freed = update(&PODS, None, &old, new).unwrap();
+        let freed = update(&PODS, None, &old, new, Drop).unwrap();
         assert_eq!(freed["metadata"].get("finalizers"), None);
         assert!(object::is_terminating(&freed));
     }
@@ -518,12 +422,15 @@ mod tests {
     #[test]
     fn a_namespace_is_finalized_through_its_subresource() {
         let namespace = json!({"metadata": {"name": "n"}});
-        let old = create(&kinds::NAMESPACES, "", namespace, ID, Timestamp::UNIX_EPOCH).unwrap();
+        let old = create(&kinds::NAMESPACES, "", namespace, Drop, ID, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(old["spec"]["finalizers"], json!(["kubernetes"]));
         let mut new = old.clone();
         new["spec"]["finalizers"] = json!([]);
-        assert_eq!(update(&kinds::NAMESPACES, None, &old, new.clone()).unwrap(), old);
-        let done = update(&kinds::NAMESPACES, Some(Subresource::Finalize), &old, new).unwrap();
+        assert_eq!(
+            update(&kinds::NAMESPACES, None, &old, new.clone(), Drop).unwrap(),
+            old
+        );
+        let done = update(&kinds::NAMESPACES, Some(Subresource::Finalize), &old, new, Drop).unwrap();
         assert_eq!(done["spec"]["finalizers"], json!([]));
     }
 }

@@ -51,8 +51,8 @@ pub use self::{
 pub async fn bootstrap(resources: &Resources) -> Result<(), BootstrapError> {
     for name in rules::namespace::PERMANENT {
         let namespace = json!({"metadata": {"name": name}});
-        let kind = &kinds::NAMESPACES;
-        let admitted = admission::create(kind, "", namespace, Uuid::now_v7(), Timestamp::now());
+        let (kind, unknown) = (&kinds::NAMESPACES, admission::UnknownFields::Refuse);
+        let admitted = admission::create(kind, "", namespace, unknown, Uuid::now_v7(), Timestamp::now());
         let namespace = admitted.map_err(|error| BootstrapError::Refused(error.to_string()))?;
         match resources.create(kind.key("", name), namespace).await {
             Ok(_) | Err(resources::Error::AlreadyExists { .. }) => {}

@@ -8,15 +8,15 @@ pub(crate) mod settings;
 
 use std::fmt;
 
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{object, validation::Problems};
 
 /// The rules of a kind.
 pub(crate) struct Rules {
-    /// Whether the fields have the types that the kind gives them.
-    pub(crate) shape: fn(&Value) -> Result<(), serde_json::Error>,
+    /// The object as the kind's type reads it: what is not in it is not known to the kind.
+    pub(crate) shape: fn(&Value) -> Result<Value, serde_json::Error>,
     /// Fills in what was left out. Runs before every other rule, on create and on update.
     pub(crate) default: fn(&mut Value),
     /// The status of a new object. Without it, the object keeps the one it came with.
@@ -39,7 +39,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     pub(crate) const NONE: Self = Self {
-        shape: |_| Ok(()),
+        shape: |object| Ok(object.clone()),
         default: |_| {},
         initial_status: None,
         check: |_, _| {},
@@ -58,9 +58,9 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// Whether the object decodes into the type.
-pub(crate) fn shape<T: DeserializeOwned>(object: &Value) -> Result<(), serde_json::Error> {
-    T::deserialize(object).map(drop)
+/// The object as the type reads it.
+pub(crate) fn shape<T: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, serde_json::Error> {
+    serde_json::to_value(T::deserialize(object)?)
 }
 
 /// Quantities written as numbers become text, which is what every client reads.

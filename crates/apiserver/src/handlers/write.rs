@@ -8,7 +8,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    admission, body, deletion,
+    admission::{self, UnknownFields},
+    body, deletion,
     kinds::{self, Kind},
     object,
     patch::Patch,
@@ -29,9 +30,10 @@ pub(crate) async fn create(call: &Call, bytes: &[u8]) -> Result<Response, Error>
     }
     let given = body::decode_object(&call.headers, bytes)?;
     let is_dry = call.parameters.dry_run()?;
+    let unknown = UnknownFields::parse(&call.parameters)?;
     let is_name_drawn = object::name(&given).is_empty();
     for draw in 1.. {
-        let admitted = admission::create(kind, namespace, given.clone(), Uuid::now_v7(), call.now)?;
+        let admitted = admission::create(kind, namespace, given.clone(), unknown, Uuid::now_v7(), call.now)?;
         let key = kind.key(namespace, object::name(&admitted));
         check_namespace(call, &key).await?;
         match store(call, key, admitted, is_dry).await {
@@ -101,9 +103,10 @@ pub(crate) async fn patch(call: &Call, bytes: &[u8]) -> Result<Response, Error> 
 async fn change(call: &Call, change: impl Fn(&Value) -> Result<Value, Error>) -> Result<Response, Error> {
     let view = call.view()?;
     let is_dry = call.parameters.dry_run()?;
+    let unknown = UnknownFields::parse(&call.parameters)?;
     let (kind, part) = (call.kind(), call.target.subresource);
     let changed = mutate(call.resources(), kind, &call.key(), is_dry, |current| {
-        admission::update(kind, part, current, change(current)?)
+        admission::update(kind, part, current, change(current)?, unknown)
     })
     .await?;
     Ok(call.reply(StatusCode::OK, &view.object(changed.body, call.now)))

@@ -208,6 +208,23 @@ async fn bodies_are_read_in_the_formats_that_are_known() {
 }
 
 #[tokio::test]
+async fn a_misspelt_field_is_named_to_those_who_ask() {
+    let api = Api::new().await;
+    let mut object = pod("p");
+    object["spec"]["restartpolicy"] = json!("Never");
+    let path = format!("{PODS}?fieldValidation=Strict");
+    let status = api.expect(400, with_body("POST", &path, JSON, &object)).await;
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .ends_with("unknown field \"spec.restartpolicy\"")
+    );
+    let created = api.create(PODS, &object).await;
+    assert_eq!(created["spec"].get("restartpolicy"), None);
+}
+
+#[tokio::test]
 async fn what_is_not_there_says_so() {
     let api = Api::new().await;
     assert_eq!(
