@@ -33,27 +33,31 @@ const DETACHED: &str = "CORACLE_DETACHED";
 
 /// How to start a server.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Up {
+pub(crate) struct Up {
     /// Port to listen on; 0 takes any free one
     #[arg(long, default_value_t = DEFAULT_PORT, env = "CORACLE_PORT")]
-    pub port: u16,
+    pub(crate) port: u16,
     /// Address to listen on; other machines are let in only once authentication is configured
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
-    pub host: IpAddr,
+    pub(crate) host: IpAddr,
     /// Stay in the foreground (the default)
     #[arg(long, conflicts_with = "detach")]
-    pub foreground: bool,
+    pub(crate) foreground: bool,
     /// Go to the background once ready; logs go to `coracle.log` in the data directory
     #[arg(short = 'd', long)]
-    pub detach: bool,
+    pub(crate) detach: bool,
 }
 
 /// Starts a server and, in the foreground, works until it is told to stop.
 ///
 /// # Errors
 /// Whatever keeps the server from starting, in one sentence.
-pub fn up(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
-    if options.detach { detach(options, data_dir) } else { serve(options, data_dir) }
+pub(crate) fn up(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
+    if options.detach {
+        detach(options, data_dir)
+    } else {
+        serve(options, data_dir)
+    }
 }
 
 fn serve(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
@@ -90,7 +94,11 @@ fn serve(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
 fn announce(server: &Server, data_dir: &Path) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let url = format!("http://{}", server.address());
-    writeln!(out, "Coracle {} is ready at {url}", coracle_platform::server::VERSION)?;
+    writeln!(
+        out,
+        "Coracle {} is ready at {url}",
+        coracle_platform::server::VERSION
+    )?;
     if std::env::var_os(DETACHED).is_none() {
         writeln!(out, "  data  {}", data_dir.display())?;
         writeln!(out, "  stop  Ctrl-C, or `coracle down`")?;
@@ -112,7 +120,14 @@ fn detach(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
     let log_start = log.seek(SeekFrom::End(0))?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
     command
-        .args(["up", "--foreground", "--port", &options.port.to_string(), "--host", &options.host.to_string()])
+        .args([
+            "up",
+            "--foreground",
+            "--port",
+            &options.port.to_string(),
+            "--host",
+            &options.host.to_string(),
+        ])
         .arg("--data-dir")
         .arg(data_dir)
         .env(DETACHED, "1")
@@ -120,7 +135,9 @@ fn detach(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
         .stdout(Stdio::piped())
         .stderr(log.try_clone()?)
         .process_group(0);
-    let mut child = command.spawn().context("cannot start the server in the background")?;
+    let mut child = command
+        .spawn()
+        .context("cannot start the server in the background")?;
     let mut ready = String::new();
     if let Some(stdout) = child.stdout.take() {
         BufReader::new(stdout).read_line(&mut ready)?;
@@ -130,8 +147,15 @@ fn detach(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
         log.seek(SeekFrom::Start(log_start))?;
         let mut said = String::new();
         log.read_to_string(&mut said)?;
-        let said = said.lines().rev().find_map(|line| line.strip_prefix("error: ")).map(str::to_owned);
-        bail!("{}", said.unwrap_or_else(|| format!("the server did not start; see `{}`", log_path.display())));
+        let said = said
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix("error: "))
+            .map(str::to_owned);
+        bail!(
+            "{}",
+            said.unwrap_or_else(|| format!("the server did not start; see `{}`", log_path.display()))
+        );
     }
     let mut out = io::stdout().lock();
     write!(out, "{ready}")?;
@@ -145,9 +169,12 @@ fn detach(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When there is none, or it cannot be told.
-pub fn down(data_dir: &Path) -> anyhow::Result<()> {
+pub(crate) fn down(data_dir: &Path) -> anyhow::Result<()> {
     let Some(server) = alive(data_dir)? else {
-        bail!("no server is running on the data directory `{}`", data_dir.display());
+        bail!(
+            "no server is running on the data directory `{}`",
+            data_dir.display()
+        );
     };
     let pid = i32::try_from(server.pid).context("`server.json` names no process")?;
     match kill(Pid::from_raw(pid), Signal::SIGTERM) {
@@ -164,8 +191,10 @@ pub fn down(data_dir: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the data directory cannot be read.
-pub fn alive(data_dir: &Path) -> anyhow::Result<Option<Running>> {
-    let Some(server) = data_dir::running(data_dir) else { return Ok(None) };
+pub(crate) fn alive(data_dir: &Path) -> anyhow::Result<Option<Running>> {
+    let Some(server) = data_dir::running(data_dir) else {
+        return Ok(None);
+    };
     match Flock::lock(open_lock(data_dir)?, FlockArg::LockSharedNonblock) {
         Ok(_) => Ok(None),
         Err((_, Errno::EWOULDBLOCK)) => Ok(Some(server)),

@@ -1,0 +1,198 @@
+//! What can be asked for on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{commands::up::Up, parameters::Parameter};
+
+/// Kubeflow in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// URL of the server, instead of the one that runs on the data directory
+    #[arg(long, global = true, env = "CORACLE_SERVER", value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Where the server keeps everything [default: ~/.local/share/coracle]
+    #[arg(long, global = true, env = "CORACLE_DATA_DIR", value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// How to show what was asked for
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Text, hide_default_value = true)]
+    pub(crate) output: Format,
+}
+
+/// How data is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// As the API gives it
+    Json,
+    /// The same, as YAML
+    Yaml,
+}
+
+/// One thing to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the server
+    Up(Up),
+    /// Stop the server
+    Down,
+    /// Run a pipeline: a Python file with a `@dsl.pipeline`, or a compiled one
+    Run(Run),
+    /// List runs, experiments, pipelines, pods, events or any other resource
+    Get(Get),
+    /// Show one thing in full
+    Describe(Describe),
+    /// Show the log of a run's tasks
+    Logs(Logs),
+    /// Stop a run
+    Terminate(Terminate),
+    /// Check what this machine has, and what it lacks
+    Doctor,
+}
+
+/// `coracle run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// A `.py` file, compiled with your kfp, or a compiled `.yaml` or `.json`
+    #[arg(value_name = "PIPELINE")]
+    pub(crate) file: PathBuf,
+    /// A parameter of the pipeline: `-p rate=0.5 -p name=abc -p 'list=[1, 2]'`
+    #[arg(short, long = "parameter", value_name = "NAME=VALUE")]
+    pub(crate) parameters: Vec<Parameter>,
+    /// Name of the run [default: the pipeline's name and the time]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Experiment to put the run in; made if it is not there
+    #[arg(long)]
+    pub(crate) experiment: Option<String>,
+    /// Where artifacts go, instead of the server's own folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) pipeline_root: Option<String>,
+    /// Function to compile, when the Python file has several pipelines
+    #[arg(long, value_name = "NAME")]
+    pub(crate) function: Option<String>,
+    /// Python interpreter that has kfp [default: of the virtual environment, else from PATH]
+    #[arg(long, env = "CORACLE_PYTHON", value_name = "FILE")]
+    pub(crate) python: Option<PathBuf>,
+    /// Show what happens until the run ends; exit with 1 if it does not succeed
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+/// `coracle get`.
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// runs, experiments, pipelines, or a Kubernetes resource: pods, events, namespaces, configmaps,
+    /// secrets, pvc, nodes, …
+    #[arg(value_name = "KIND")]
+    pub(crate) kind: String,
+    /// Only this one
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Show at most this many runs, experiments or pipelines, the newest first
+    #[arg(long, default_value_t = 50, value_name = "COUNT")]
+    pub(crate) limit: u32,
+}
+
+/// Which namespace of the Kubernetes API.
+#[derive(Debug, Args)]
+pub(crate) struct Scope {
+    /// Namespace of Kubernetes resources
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    /// Kubernetes resources of all namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub(crate) all_namespaces: bool,
+}
+
+/// `coracle describe`.
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// `run`, or a Kubernetes resource such as `pod`
+    #[arg(value_name = "KIND")]
+    pub(crate) kind: String,
+    /// Id or name; of a run also the first or last characters of its id
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Namespace of a Kubernetes resource
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+}
+
+/// `coracle logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Id of the run, its first or last characters, or its name
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// Only this task: its name, its path (`root.for-loop-1.3.train`), its id or its Pod
+    #[arg(value_name = "TASK")]
+    pub(crate) task: Option<String>,
+    /// Go on until the task, or the run, has ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The attempt, from 1 [default: the last]
+    #[arg(long, requires = "task", value_name = "NUMBER")]
+    pub(crate) attempt: Option<u32>,
+}
+
+/// `coracle terminate`.
+#[derive(Debug, Args)]
+pub(crate) struct Terminate {
+    /// Id of the run, its first or last characters, or its name
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+    /// Wait until it has stopped
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_all_commands_may_follow_the_command() {
+        let words = "coracle run p.py -p a=1 --data-dir /d -o json --follow -p b=x=y";
+        let arguments = Arguments::try_parse_from(words.split(' ')).expect("valid");
+        assert_eq!(arguments.global.output, Format::Json);
+        assert_eq!(arguments.global.data_dir, Some("/d".into()));
+        let Command::Run(run) = arguments.command else {
+            panic!("another command")
+        };
+        let given: Vec<_> = run
+            .parameters
+            .iter()
+            .map(|p| (p.name.as_str(), p.text.as_str()))
+            .collect();
+        assert_eq!(given, [("a", "1"), ("b", "x=y")]);
+        assert!(run.follow);
+    }
+
+    #[test]
+    fn a_parameter_without_a_value_is_refused() {
+        let error = Arguments::try_parse_from(["coracle", "run", "p.py", "-p", "a"]).expect_err("refused");
+        assert!(error.to_string().contains("expected NAME=VALUE"), "{error}");
+    }
+}

@@ -1,0 +1,189 @@
+//! `coracle logs`: of one task as it is, of a whole run task by task.
+
+use std::{
+    collections::HashSet,
+    io::{self, BufRead, BufReader, Read, Write},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, Receiver},
+    },
+    thread,
+};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::{
+    arguments::Logs,
+    client::{Client, is_not_found, segment},
+    output::field,
+    runs,
+    trouble::Trouble,
+};
+
+/// Logs of a run that are followed at the same time.
+const AT_ONCE: usize = 32;
+
+pub(super) fn logs(options: &Logs, client: &Client) -> anyhow::Result<()> {
+    let run = runs::find(client, &options.run)?;
+    match &options.task {
+        Some(task) => one(client, &run, task, options),
+        None if options.follow => follow_all(client, &run),
+        None => all(client, &run),
+    }
+}
+
+fn open(
+    client: &Client,
+    run: &str,
+    task: &str,
+    follow: bool,
+    attempt: Option<u32>,
+) -> anyhow::Result<impl Read + use<>> {
+    let attempt = attempt.map(|number| number.to_string());
+    let mut query = Vec::new();
+    if follow {
+        query.push(("follow", "true"));
+    }
+    if let Some(attempt) = &attempt {
+        query.push(("attempt", attempt.as_str()));
+    }
+    client.stream(
+        &format!("/apis/v1alpha1/runs/{}/nodes/{}/log", segment(run), segment(task)),
+        &query,
+    )
+}
+
+fn one(client: &Client, run: &str, task: &str, options: &Logs) -> anyhow::Result<()> {
+    let log = open(client, run, task, options.follow, options.attempt).map_err(|error| {
+        if is_not_found(&error) {
+            return Trouble::error(
+                error.to_string(),
+                format!("`coracle describe run {run}` shows the run's tasks"),
+            );
+        }
+        error
+    })?;
+    pass_on(log)
+}
+
+fn pass_on(mut log: impl Read) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = match log.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error).context("the log broke off"),
+        };
+        // At once: somebody may be following.
+        out.write_all(&buffer[..count])?;
+        out.flush()?;
+    }
+}
+
+/// The tasks that have processes, and so logs.
+fn with_logs(client: &Client, run: &str) -> anyhow::Result<Vec<Value>> {
+    let listed = client.get(&runs::path(run, "/tasks"), &[])?;
+    let tasks = listed["tasks"].as_array().cloned().unwrap_or_default();
+    Ok(tasks
+        .into_iter()
+        .filter(|task| task["attempts"].is_array())
+        .collect())
+}
+
+fn all(client: &Client, run: &str) -> anyhow::Result<()> {
+    let tasks = with_logs(client, run)?;
+    if tasks.is_empty() {
+        writeln!(io::stderr(), "no task of run {run} has started a process yet")?;
+    }
+    for task in &tasks {
+        if tasks.len() > 1 {
+            writeln!(io::stdout(), "==> {} <==", name(task))?;
+        }
+        match open(client, run, field(task, "task_id"), false, None) {
+            Ok(log) => pass_on(log)?,
+            Err(error) if is_not_found(&error) => writeln!(io::stderr(), "{error}")?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn name(task: &Value) -> &str {
+    let path = field(task, "scope_path");
+    path.strip_prefix("root.").unwrap_or(path)
+}
+
+/// Follows every task as it starts, each line after its task's name, until the run ends.
+fn follow_all(client: &Client, run: &str) -> anyhow::Result<()> {
+    let (sender, receiver) = mpsc::channel::<(String, String)>();
+    let receiver = Mutex::new(receiver);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE)
+            .map(|_| scope.spawn(|| follow_each(client, run, &receiver)))
+            .collect();
+        let mut seen = HashSet::new();
+        let start = |seen: &mut HashSet<String>| -> anyhow::Result<()> {
+            for task in with_logs(client, run)? {
+                let id = field(&task, "task_id").to_owned();
+                if seen.insert(id.clone()) {
+                    // Workers live as long as the sender.
+                    let _ = sender.send((id, name(&task).to_owned()));
+                }
+            }
+            Ok(())
+        };
+        let has_news = |event: &Value, seen: &HashSet<String>| {
+            let tasks = event["run_details"]["task_details"].as_array();
+            tasks
+                .into_iter()
+                .flatten()
+                .any(|task| task["pod_name"].is_string() && !seen.contains(field(task, "task_id")))
+        };
+        let watched = super::run::watch(
+            client,
+            run,
+            |event| {
+                if has_news(event, &seen) {
+                    start(&mut seen).map_err(io::Error::other)?;
+                }
+                Ok(())
+            },
+            || Ok(()),
+        );
+        drop(sender);
+        for worker in workers {
+            match worker.join() {
+                Ok(result) => result?,
+                Err(_) => anyhow::bail!("a log could not be followed to its end"),
+            }
+        }
+        watched.map(drop)
+    })
+}
+
+fn follow_each(client: &Client, run: &str, tasks: &Mutex<Receiver<(String, String)>>) -> anyhow::Result<()> {
+    loop {
+        let next = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((id, name)) = next else { return Ok(()) };
+        let log = match open(client, run, &id, true, None) {
+            Ok(log) => log,
+            Err(error) if is_not_found(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        let mut lines = BufReader::new(log);
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line).context("the log broke off")? > 0 {
+            if !line.ends_with(b"\n") {
+                line.push(b'\n');
+            }
+            let mut out = io::stdout().lock();
+            write!(out, "{name} | ")?;
+            out.write_all(&line)?;
+            out.flush()?;
+            line.clear();
+        }
+    }
+}
