@@ -12,6 +12,7 @@ use anyhow::Context;
 use coracle_api::ir::{
     document::{self, Document},
     validate,
+    value::text,
 };
 use jiff::Zoned;
 use serde_json::{Value, json};
@@ -109,7 +110,10 @@ fn signature(document: &Document) -> String {
         return "this pipeline takes no parameters".to_owned();
     }
     let described = inputs.iter().map(|(name, input)| {
-        let default = input.default_value.as_ref().map(|value| format!(" = {value}"));
+        let default = input.default_value.as_ref().map(|value| match value {
+            Value::String(_) => format!(" = {value}"),
+            _ => format!(" = {}", text(value)),
+        });
         format!("{name}: {}{}", input.parameter_type, default.unwrap_or_default())
     });
     format!("this pipeline takes {}", described.collect::<Vec<_>>().join(", "))
