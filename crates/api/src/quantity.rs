@@ -36,7 +36,9 @@ impl std::str::FromStr for Quantity {
     type Err = InvalidQuantity;
 
     fn from_str(text: &str) -> Result<Self, InvalidQuantity> {
-        parse(text).map(Self).ok_or_else(|| InvalidQuantity(text.to_owned()))
+        parse(text)
+            .map(Self)
+            .ok_or_else(|| InvalidQuantity(text.to_owned()))
     }
 }
 
@@ -126,7 +128,11 @@ fn scale(suffix: &str) -> Option<(i128, i128)> {
             let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
             if (-21..=18).contains(&exponent) {
                 let power = 10_i128.checked_pow(exponent.unsigned_abs())?;
-                Some(if exponent < 0 { (1000, power) } else { (1000 * power, 1) })
+                Some(if exponent < 0 {
+                    (1000, power)
+                } else {
+                    (1000 * power, 1)
+                })
             } else {
                 None
             }
@@ -140,7 +146,11 @@ mod tests {
 
     fn check(text: &str, milli: i128, shown: &str) {
         let quantity: Quantity = text.parse().expect(text);
-        assert_eq!((quantity.milli(), quantity.to_string().as_str()), (milli, shown), "{text}");
+        assert_eq!(
+            (quantity.milli(), quantity.to_string().as_str()),
+            (milli, shown),
+            "{text}"
+        );
     }
 
     #[test]

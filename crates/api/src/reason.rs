@@ -8,8 +8,18 @@ use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 
 /// Why something did not go well.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Display, EnumIter,
-    EnumString, IntoStaticStr,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumIter,
+    EnumString,
+    IntoStaticStr,
 )]
 pub enum Reason {
     /// The command exited with a code other than 0.
@@ -79,7 +89,9 @@ impl Reason {
             Self::CommandNotFound => {
                 "check the component's command, or install the program on this machine or in the task's image"
             }
-            Self::CommandNotExecutable => "make the file executable (chmod +x), or run it through its interpreter",
+            Self::CommandNotExecutable => {
+                "make the file executable (chmod +x), or run it through its interpreter"
+            }
             Self::KilledBySignal => "look at what else ended processes on this machine at that time",
             Self::OOMKilled => "raise the task's memory limit (set_memory_limit), or make it use less memory",
             Self::OutputParameterMissing => "write a value for each declared output, or remove the output",
@@ -89,15 +101,21 @@ impl Reason {
             Self::ArtifactNotStored => "check free space and permissions of the artifact store",
             Self::InputMissing => "give the input a value, a default, or make it optional",
             Self::InputTypeMismatch => "pass a value of the declared type, or change the declared type",
-            Self::PlaceholderUnresolved => "check the name inside the placeholder against the component's definition",
-            Self::ConditionInvalid => "compare values of one type, and use only what the condition's task receives",
+            Self::PlaceholderUnresolved => {
+                "check the name inside the placeholder against the component's definition"
+            }
+            Self::ConditionInvalid => {
+                "compare values of one type, and use only what the condition's task receives"
+            }
             Self::ImageNeedsContainerRuntime => {
                 "use a python:3.x image, or map the image to an environment in `environments.yaml` of the data directory"
             }
             Self::EnvironmentNotReady => "run `coracle doctor`, and check the package names and the index",
             Self::VolumeNotReady => "create the object the Pod mounts, or mark the volume optional",
             Self::SandboxNotReady => "run `coracle doctor` to see what this machine lacks",
-            Self::InsufficientResources => "wait, or end something that holds the resources (`coracle get pods`)",
+            Self::InsufficientResources => {
+                "wait, or end something that holds the resources (`coracle get pods`)"
+            }
             Self::RequestExceedsNode => "ask for less, or run on a machine that has this much",
             Self::ResultMissing => "read the Pod's log; if it is empty, run `coracle doctor`",
             Self::PodDeleted => "run it again; delete runs with `coracle`, not their Pods",

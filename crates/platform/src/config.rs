@@ -25,6 +25,11 @@ impl Config {
     /// A server with the default address.
     #[must_use]
     pub const fn new(data_dir: PathBuf, binary: PathBuf) -> Self {
-        Self { data_dir, host: IpAddr::V4(Ipv4Addr::LOCALHOST), port: DEFAULT_PORT, binary }
+        Self {
+            data_dir,
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: DEFAULT_PORT,
+            binary,
+        }
     }
 }

@@ -75,10 +75,16 @@ impl DataDir {
     /// # Errors
     /// [`Error`] when it cannot be made or written, or when another server has it.
     pub fn take(path: &Path) -> Result<Self, Error> {
-        let not_made = |source| Error::NotMade { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(not_made)?;
+        let not_made = |source| Error::NotMade {
+            path: path.to_owned(),
+            source,
+        };
+        make(path).map_err(not_made)?;
         let path = path.canonicalize().map_err(not_made)?;
-        let not_writable = |source| Error::NotWritable { path: path.clone(), source };
+        let not_writable = |source| Error::NotWritable {
+            path: path.clone(),
+            source,
+        };
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -92,14 +98,16 @@ impl DataDir {
                     || "starting or stopping right now".to_owned(),
                     |server| format!("process {} at {}", server.pid, server.url),
                 );
-                Error::InUse { path: path.clone(), holder }
+                Error::InUse {
+                    path: path.clone(),
+                    holder,
+                }
             } else {
                 not_writable(errno.into())
             }
         })?;
         for folder in ["artifacts", "environments", "pods", "volumes"] {
-            let folder = path.join(folder);
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(not_writable)?;
+            make(&path.join(folder)).map_err(not_writable)?;
         }
         Ok(Self { path, _lock: lock })
     }
@@ -128,6 +136,14 @@ impl DataDir {
     }
 }
 
+/// Makes a directory for this user only, if it is not there.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// The server that last announced itself in a data directory, alive or not.
 #[must_use]
 pub fn running(path: &Path) -> Option<Running> {
@@ -147,10 +163,19 @@ mod tests {
         let taken = DataDir::take(&path).expect("taken");
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
-        let running = Running { pid: 7, url: "http://127.0.0.1:4242".into(), version: "0.1.0".into() };
+        let running = Running {
+            pid: 7,
+            url: "http://127.0.0.1:4242".into(),
+            version: "0.1.0".into(),
+        };
         taken.announce(&running).expect("announced");
         let error = DataDir::take(&path).expect_err("taken already");
-        assert!(error.to_string().starts_with("another server (process 7 at http://127.0.0.1:4242)"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("another server (process 7 at http://127.0.0.1:4242)"),
+            "{error}"
+        );
         drop(taken);
         DataDir::take(&path).expect("free again");
     }
@@ -160,7 +185,10 @@ mod tests {
         let temp = tempfile::tempdir().expect("tempdir");
         let path = temp.path().join("data");
         fs::write(&path, "mine").expect("written");
-        assert!(matches!(DataDir::take(&path), Err(Error::NotMade { .. } | Error::NotWritable { .. })));
+        assert!(matches!(
+            DataDir::take(&path),
+            Err(Error::NotMade { .. } | Error::NotWritable { .. })
+        ));
         assert_eq!(fs::read_to_string(&path).expect("there"), "mine");
     }
 }

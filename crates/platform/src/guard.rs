@@ -21,7 +21,9 @@ pub enum Refusal {
     #[error("the request names no host that can be read; send one `Host` header")]
     HostMissing,
     /// A name that is not this machine's own.
-    #[error("the host `{0}` is not this machine; use http://127.0.0.1 or http://localhost with the server's port")]
+    #[error(
+        "the host `{0}` is not this machine; use http://127.0.0.1 or http://localhost with the server's port"
+    )]
     HostForeign(String),
     /// A page of another site.
     #[error("a page of `{0}` may not use this server; open the server's own address instead")]
@@ -43,9 +45,13 @@ pub fn check(headers: &HeaderMap, authority: Option<&str>) -> Result<(), Refusal
     if !is_this_machine(name_of(host)) {
         return Err(Refusal::HostForeign(host.to_owned()));
     }
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return Ok(());
+    };
     let origin = origin.to_str().unwrap_or("unreadable");
-    let own = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    let own = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"));
     if own.is_some_and(|own| own.eq_ignore_ascii_case(host)) {
         Ok(())
     } else {
@@ -63,7 +69,9 @@ fn name_of(host: &str) -> &str {
 
 fn is_this_machine(name: &str) -> bool {
     name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        || name
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// Lets a request through, or answers with the refusal.
@@ -95,16 +103,36 @@ mod tests {
 
     #[test]
     fn this_machine_s_own_names_are_let_in() {
-        for host in ["127.0.0.1:4242", "localhost:4242", "LOCALHOST", "[::1]:4242", "127.8.9.1"] {
+        for host in [
+            "127.0.0.1:4242",
+            "localhost:4242",
+            "LOCALHOST",
+            "[::1]:4242",
+            "127.8.9.1",
+        ] {
             assert_eq!(checked(&[("host", host)]), Ok(()), "{host}");
         }
-        assert_eq!(checked(&[("host", "localhost:4242"), ("origin", "http://localhost:4242")]), Ok(()));
+        assert_eq!(
+            checked(&[("host", "localhost:4242"), ("origin", "http://localhost:4242")]),
+            Ok(())
+        );
     }
 
     #[test]
     fn names_that_only_resolve_to_this_machine_are_refused() {
-        for host in ["evil.example:4242", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", "", "[::2]"] {
-            assert!(checked(&[("host", host)]).expect_err(host).contains("is not this machine"));
+        for host in [
+            "evil.example:4242",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "",
+            "[::2]",
+        ] {
+            assert!(
+                checked(&[("host", host)])
+                    .expect_err(host)
+                    .contains("is not this machine")
+            );
         }
         assert!(checked(&[]).is_err());
         assert!(checked(&[("host", "localhost"), ("host", "evil.example")]).is_err());
@@ -112,7 +140,12 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_are_refused() {
-        for origin in ["http://evil.example", "null", "http://localhost:3000", "https://localhost:4242.evil.example"] {
+        for origin in [
+            "http://evil.example",
+            "null",
+            "http://localhost:3000",
+            "https://localhost:4242.evil.example",
+        ] {
             let refused = checked(&[("host", "localhost:4242"), ("origin", origin)]).expect_err(origin);
             assert!(refused.starts_with(&format!("a page of `{origin}`")), "{refused}");
         }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, middleware};
+use coracle_artifacts::Artifacts;
 use coracle_pipelines::task::container::Settings;
 use coracle_store::{Location, OpenError, Store};
 use jiff::Timestamp;
@@ -39,7 +40,9 @@ pub enum Error {
     )]
     NotLoopback(IpAddr),
     /// The port is taken.
-    #[error("port {port} on {host} is in use by another program: stop it, or choose another port with `--port`")]
+    #[error(
+        "port {port} on {host} is in use by another program: stop it, or choose another port with `--port`"
+    )]
     PortInUse {
         /// The address.
         host: IpAddr,
@@ -58,6 +61,9 @@ pub enum Error {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The artifact store cannot be used.
+    #[error("cannot use the artifact store")]
+    Artifacts(#[source] coracle_artifacts::local::Error),
     /// The objects that are always there cannot be made.
     #[error("cannot prepare the Kubernetes API")]
     Bootstrap(#[source] coracle_apiserver::BootstrapError),
@@ -89,11 +95,14 @@ impl Server {
         }
         let data_dir = DataDir::take(&config.data_dir)?;
         let listener = bind(config.host, config.port).await?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| Error::NotBound { address: SocketAddr::new(config.host, config.port), source })?;
+        let address = listener.local_addr().map_err(|source| Error::NotBound {
+            address: SocketAddr::new(config.host, config.port),
+            source,
+        })?;
         let store = Store::open(Location::File(data_dir.path().join("coracle.db"))).await?;
-        coracle_apiserver::bootstrap(store.resources()).await.map_err(Error::Bootstrap)?;
+        coracle_apiserver::bootstrap(store.resources())
+            .await
+            .map_err(Error::Bootstrap)?;
 
         let stop = CancellationToken::new();
         let url = format!("http://{address}");
@@ -117,11 +126,12 @@ impl Server {
         connect(kubernetes.clone());
         let gateway = coracle_gateway::router(coracle_gateway::Options {
             records: store.records().clone(),
-            artifact_root: artifact_root.clone(),
+            artifacts: Artifacts::local(&artifact_root).map_err(Error::Artifacts)?,
             namespace: NAMESPACE.to_owned(),
             version: VERSION.to_owned(),
             commit: option_env!("CORACLE_COMMIT").unwrap_or_default().to_owned(),
             clock: Timestamp::now,
+            shutdown: stop.clone(),
         });
         let router = kubernetes
             .merge(gateway)
@@ -131,7 +141,7 @@ impl Server {
             client,
             records: store.records().clone(),
             settings: Settings {
-                artifact_root: artifact_root.to_string_lossy().into_owned(),
+                artifact_root,
                 launcher: config.binary.to_string_lossy().into_owned(),
                 server_url: url.clone(),
             },
@@ -144,13 +154,26 @@ impl Server {
         let node_stop = stop.clone();
         parts.spawn(async move {
             if let Err(error) = node.run(node_stop).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "the node stopped: no task runs any more");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the node stopped: no task runs any more"
+                );
             }
         });
         parts.spawn(engine.run(stop.clone()));
-        let running = Running { pid: std::process::id(), url, version: VERSION.to_owned() };
+        let running = Running {
+            pid: std::process::id(),
+            url,
+            version: VERSION.to_owned(),
+        };
         data_dir.announce(&running).map_err(Error::NotAnnounced)?;
-        Ok(Self { data_dir, address, store, parts, stop })
+        Ok(Self {
+            data_dir,
+            address,
+            store,
+            parts,
+            stop,
+        })
     }
 
     /// Where the server listens.
@@ -172,10 +195,12 @@ impl Server {
 
 async fn bind(host: IpAddr, port: u16) -> Result<TcpListener, Error> {
     let address = SocketAddr::new(host, port);
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => Error::PortInUse { host, port },
-        _ => Error::NotBound { address, source },
-    })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => Error::PortInUse { host, port },
+            _ => Error::NotBound { address, source },
+        })
 }
 
 /// Serves until `stop`. Connections that are still open then, such as watches, are cut.

@@ -82,7 +82,7 @@ impl Bench {
             client: self.client.clone(),
             records: self.store.records().clone(),
             settings: Settings {
-                artifact_root: "/artifacts".to_owned(),
+                artifact_root: "/artifacts".into(),
                 launcher: "/bin/coracle".to_owned(),
                 server_url: "http://127.0.0.1:1".to_owned(),
             },

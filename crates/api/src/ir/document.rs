@@ -4,6 +4,7 @@
 //! holding a `PlatformSpec`, or an object `{pipeline_spec, platform_spec}` of both, which is also
 //! how the API shows a pipeline with a platform part.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -67,9 +68,10 @@ fn read(text: &str) -> Result<Vec<Value>, Problem> {
     {
         return Ok(vec![value]);
     }
-    // As PyYAML writes: of the words that YAML 1.1 takes for booleans, it leaves `y` and `n` bare.
-    let options = serde_saphyr::options! { strict_booleans: true };
-    serde_saphyr::from_multiple_with_options(text, options)
+    // libyaml's reading, as PyYAML writes: other parsers refuse some of its line breaks.
+    yaml_serde::Deserializer::from_str(text)
+        .map(Value::deserialize)
+        .collect::<Result<_, _>>()
         .map_err(|error| Problem::at("document", format!("the file is neither YAML nor JSON: {error}")))
 }
 

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::{
-    ArtifactSource, ComponentSpec, DagSpec, Executor, InputParameterSpec, ParameterSource, PipelineSpec,
-    TaskSpec,
+    ArtifactSource, ComponentSpec, DagSpec, Executor, InputParameterSpec, ParameterSource, ParameterType,
+    PipelineSpec, TaskSpec,
 };
 
 /// What is wrong with a document or a parameter, and where.
@@ -115,7 +115,6 @@ pub fn check_parameters(spec: &PipelineSpec, given: &Map<String, Value>) -> Resu
 }
 
 fn check_given(input: &InputParameterSpec, value: &Value) -> Result<(), String> {
-    use super::ParameterType;
     if value.is_null() && (input.is_optional || input.default_value.is_some()) {
         return Ok(());
     }
@@ -350,12 +349,13 @@ impl Scope<'_> {
             }
         }
         for (input, source) in &task.inputs.parameters {
-            let Some(declared) = component.input_definitions.parameters.get(input) else {
-                let known = listing(component.input_definitions.parameters.keys());
-                let message =
-                    format!("component `{name}` has no input parameter `{input}`; it takes {known}");
-                return Err(self.problem(&format!("inputs.parameters.{input}"), message));
-            };
+            // The SDK binds values that only resources or the image quote, undeclared.
+            let undeclared = InputParameterSpec::default();
+            let declared = component
+                .input_definitions
+                .parameters
+                .get(input)
+                .unwrap_or(&undeclared);
             self.check_parameter(input, source, declared)?;
         }
         for (input, source) in &task.inputs.artifacts {
@@ -378,7 +378,7 @@ impl Scope<'_> {
         for (input, declared) in &component.input_definitions.parameters {
             let supplied = task.inputs.parameters.contains_key(input) || iterated.contains(&input.as_str());
             // A TaskConfig is made by the engine, never passed.
-            let engine_made = declared.parameter_type == super::ParameterType::TaskConfig;
+            let engine_made = declared.parameter_type == ParameterType::TaskConfig;
             if !supplied && !declared.is_optional && declared.default_value.is_none() && !engine_made {
                 let message = format!(
                     "missing: the component needs a value of type {}",
@@ -440,6 +440,12 @@ impl Scope<'_> {
                     message,
                 ));
             }
+            let made = outputs
+                .get(&output.output_parameter_key)
+                .map(|made| made.parameter_type);
+            let iterated = self.is_loop(&output.producer_task);
+            // A loop's outputs are lists of what its component declares.
+            self.check_types(&field, source, made.filter(|_| !iterated), declared)?;
         }
         if let Some(status) = task_final_status {
             self.producer(
@@ -455,6 +461,10 @@ impl Scope<'_> {
                 format!("the component around this task has no input parameter `{name}`; it takes {known}");
             return Err(self.problem(&format!("{field}.componentInputParameter"), message));
         }
+        if let Some(name) = component_input_parameter {
+            let given = self.holder.input_definitions.parameters.get(name);
+            self.check_types(&field, source, given.map(|given| given.parameter_type), declared)?;
+        }
         if let Some(value) = runtime_value.as_ref().and_then(|value| value.constant.as_ref())
             && parameter_expression_selector.is_empty()
             && !value.as_str().is_some_and(|text| text.contains("{{$"))
@@ -468,6 +478,31 @@ impl Scope<'_> {
             check_literals(declared, &value).map_err(|message| self.problem(&at, message))?;
         }
         Ok(())
+    }
+
+    /// A value of `from` must be able to become one of the declared type.
+    fn check_types(
+        &self,
+        field: &str,
+        source: &ParameterSource,
+        from: Option<ParameterType>,
+        declared: &InputParameterSpec,
+    ) -> Result<(), Problem> {
+        let to = declared.parameter_type;
+        match from {
+            Some(from) if source.parameter_expression_selector.is_empty() && !from.may_become(to) => {
+                Err(self.problem(
+                    field,
+                    format!("expected {to}, and the value passed here is of type {from}"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_loop(&self, task: &str) -> bool {
+        let task = self.dag.tasks.get(task);
+        task.is_some_and(|task| task.parameter_iterator.is_some() || task.artifact_iterator.is_some())
     }
 
     fn check_artifact(&self, input: &str, source: &ArtifactSource) -> Result<(), Problem> {

@@ -65,6 +65,18 @@ impl ParameterType {
         }
     }
 
+    /// Whether some value of this type can become one of type `other`, as [`Self::coerce`] has it.
+    #[must_use]
+    pub fn may_become(self, other: Self) -> bool {
+        let numbers = [Self::NumberDouble, Self::NumberInteger];
+        let records = [Self::Struct, Self::TaskFinalStatus, Self::TaskConfig];
+        self == other
+            || other == Self::String
+            || [self, other].contains(&Self::ParameterTypeEnumUnspecified)
+            || (numbers.contains(&self) && numbers.contains(&other))
+            || (records.contains(&self) && records.contains(&other))
+    }
+
     /// The text of an output parameter's file as a value of this type.
     ///
     /// # Errors

@@ -107,7 +107,7 @@ fn announce(server: &Server, data_dir: &Path) -> io::Result<()> {
 }
 
 fn detach(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(data_dir)
+    data_dir::make(data_dir)
         .with_context(|| format!("cannot make the data directory `{}`", data_dir.display()))?;
     let log_path = data_dir.join("coracle.log");
     let mut log = OpenOptions::new()

@@ -3,7 +3,7 @@
 //! The Pod is small whatever the task is given: inputs, commands and sources travel in the launch
 //! spec, which the launcher fetches from the server.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use coracle_api::{
     id::{RunId, TaskId},
@@ -16,14 +16,15 @@ use coracle_api::{
     quantity::Quantity,
     reason::Reason,
 };
+use coracle_artifacts::layout::{self, TaskFolder};
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
 /// What is the same for all tasks of a server.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where artifacts go: an absolute path or a URI, without a slash at the end.
-    pub artifact_root: String,
+    /// Where artifacts go: an absolute path.
+    pub artifact_root: PathBuf,
     /// The executable that Pods start: this one.
     pub launcher: String,
     /// Where launchers reach the server.
@@ -149,17 +150,11 @@ pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
 
 fn launch_spec(order: &Order<'_>, settings: &Settings) -> Spec {
     let digits = order.task_id.uuid().simple().to_string();
+    let run_root = layout::run_root(&settings.artifact_root, order.pipeline_name, order.run_id);
     // Unique to the attempt, so that a second attempt never finds what the first left half-made.
-    let folder = format!(
-        "{}/{}/{}/{}/{}-{}",
-        settings.artifact_root,
-        sanitised(order.pipeline_name, 128),
-        order.run_id,
-        sanitised(order.task_name, 128),
-        &digits[..10],
-        order.attempt
-    );
-    let scratch = format!("/tmp/coracle/{}-{}", order.task_id, order.attempt);
+    let unique = format!("{}-{}", &digits[..10], order.attempt);
+    let folder = TaskFolder::new(&run_root, order.task_name, &unique);
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let outputs = &order.component.output_definitions;
     let parameters: IndexMap<_, _> = outputs
         .parameters
@@ -168,7 +163,7 @@ fn launch_spec(order: &Order<'_>, settings: &Settings) -> Spec {
             (
                 name.clone(),
                 OutputParameter {
-                    output_file: format!("{scratch}/outputs/{}", sanitised(name, 128)),
+                    output_file: text(folder.parameter(name)),
                 },
             )
         })
@@ -180,7 +175,7 @@ fn launch_spec(order: &Order<'_>, settings: &Settings) -> Spec {
             let artifact = RuntimeArtifact {
                 name: name.clone(),
                 artifact_type: declared.artifact_type.clone(),
-                uri: format!("{folder}/{}", sanitised(name, 128)),
+                uri: text(folder.artifact(name)),
                 metadata: declared.metadata.clone(),
                 custom_path: None,
             };
@@ -215,7 +210,7 @@ fn launch_spec(order: &Order<'_>, settings: &Settings) -> Spec {
             outputs: ExecutorOutputs {
                 parameters,
                 artifacts,
-                output_file: format!("{folder}/executor_output.json"),
+                output_file: text(folder.output_metadata()),
             },
         },
         input_parameters: order
@@ -240,7 +235,7 @@ fn launch_spec(order: &Order<'_>, settings: &Settings) -> Spec {
             .map(|(name, output)| (name.clone(), output.parameter_type))
             .collect(),
         context: order.context.clone(),
-        log_uri: format!("{folder}/executor-logs"),
+        log_uri: text(folder.log()),
     }
 }
 
@@ -409,10 +404,6 @@ mod tests {
         let built = built(json!({"image": "alpine", "command": ["true"]}), json!({})).expect("builds");
         let outputs = &built.launch.executor_input.outputs;
         let uri = &outputs.artifacts["model"].artifacts[0].uri;
-        assert!(
-            uri.starts_with("/data/artifacts/my-pipeline/0198c0de-0000-7000-8000-000000000001/train-it/"),
-            "{uri}"
-        );
         assert!(uri.ends_with("-2/model"), "{uri}");
         assert!(
             built.pod_name.starts_with("train-it-") && built.pod_name.ends_with("-2"),

@@ -157,6 +157,8 @@ fn typed(
             }
         }
     }
+    // Undeclared values are for the image and the resources, which may quote them.
+    parameters.extend(found);
     Ok(parameters)
 }
 

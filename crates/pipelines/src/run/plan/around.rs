@@ -31,7 +31,10 @@ impl Planner<'_> {
                 ("pipeline_job_uuid", run.id.to_string()),
                 ("pipeline_task_name", node.task.name.clone()),
                 ("pipeline_task_uuid", node.task.id.to_string()),
-                ("pipeline_root", self.settings.artifact_root.clone()),
+                (
+                    "pipeline_root",
+                    self.settings.artifact_root.to_string_lossy().into_owned(),
+                ),
                 ("pipeline_job_create_time_utc", run.created_at.to_string()),
                 ("pipeline_job_schedule_time_utc", run.scheduled_at.to_string()),
             ]
