@@ -503,12 +503,11 @@ impl Job {
         seen: &mut Container,
         number: u32,
     ) -> Termination {
-        let started_at = started_at(dir).await;
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
         seen.container_id = Some(format!("process://{uid}/{}/{number}", self.wanted.name));
-        if dir.read_exit().is_none() {
-            seen.state = State::Running { started_at };
-            self.tell(seen);
+        let mut start = run.take_start();
+        if start.is_none() && dir.read_exit().is_none() {
+            self.tell_started(dir, seen).await;
         }
         let mut deadline: Option<Instant> = None;
         let exit = loop {
@@ -518,8 +517,20 @@ impl Job {
                     None => std::future::pending().await,
                 }
             };
+            let starts = async {
+                match &mut start {
+                    Some(start) => start.wait().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 exit = run.wait() => break exit,
+                has_started = starts => {
+                    start = None;
+                    if has_started {
+                        self.tell_started(dir, seen).await;
+                    }
+                }
                 () = until => break run.kill().await,
                 changed = next_stop(&mut self.stop, deadline.is_some()) => match changed {
                     Stop::No => {}
@@ -544,8 +555,15 @@ impl Job {
                     .and_then(|resources| Some(resources.limits.as_ref()?.get("memory")?.0.clone()));
                 Termination::of(&exit, said, limit.as_deref())
             }
-            None => Termination::without_record(&run.errors(), Some(started_at), Timestamp::now()),
+            None => Termination::without_record(&run.errors(), Some(started_at(dir).await), Timestamp::now()),
         }
+    }
+
+    async fn tell_started(&self, dir: &RunDir, seen: &mut Container) {
+        seen.state = State::Running {
+            started_at: started_at(dir).await,
+        };
+        self.tell(seen);
     }
 
     /// What the container left as its message, or the end of its log.

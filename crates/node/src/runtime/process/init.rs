@@ -5,12 +5,13 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
     os::fd::{AsFd, OwnedFd},
 };
 
 use coracle_api::reason::Reason;
 use nix::{
+    fcntl::OFlag,
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
@@ -18,7 +19,7 @@ use nix::{
         stat::umask,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid},
+    unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid},
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,8 @@ use super::{
 /// What the first process tells the shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// The command runs.
+    Started,
     /// The command could not be started.
     Failed(Failure),
     /// The command ended by itself.
@@ -60,8 +63,11 @@ pub(crate) fn run(spec: &Spec, streams: Streams) -> ! {
     // If the shim dies, so does the container: nobody would see its end.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let mut report = fs::File::from(streams.report);
-    let outcome = match start(spec, streams.stdout, streams.stderr, &report) {
-        Ok(child) => reap_until(child),
+    let outcome = match start(spec, streams.stdout, streams.stderr) {
+        Ok(child) => {
+            tell(&mut report, &Report::Started);
+            reap_until(child)
+        }
         Err(failure) => Report::Failed(failure),
     };
     if spec.mode.sandbox().is_none() {
@@ -79,22 +85,29 @@ fn tell(report: &mut fs::File, what: &Report) {
     }
 }
 
-fn start(spec: &Spec, stdout: OwnedFd, stderr: OwnedFd, report: &fs::File) -> Result<Option<Pid>, Failure> {
+/// Makes the sandbox and starts the command in it. What the command's own process could not do comes back through
+/// a pipe that closes when it becomes the command.
+fn start(spec: &Spec, stdout: OwnedFd, stderr: OwnedFd) -> Result<Option<Pid>, Failure> {
     prepare(spec)?;
     if spec.command.is_empty() {
         return Ok(None);
     }
+    let (failed, failed_inside) = pipe2(OFlag::O_CLOEXEC)
+        .map_err(|errno| not_ready(format!("cannot make a pipe: {}", errno.desc())))?;
     #[expect(unsafe_code, reason = "fork is unsafe in a process with threads")]
     // SAFETY: the helper never starts a thread, so the child may do anything the parent could.
     let forked = unsafe { fork() };
     match forked {
-        Ok(ForkResult::Parent { child }) => Ok(Some(child)),
+        Ok(ForkResult::Parent { child }) => {
+            drop((failed_inside, stdout, stderr));
+            let mut text = Vec::new();
+            let _ = fs::File::from(failed).read_to_end(&mut text);
+            serde_json::from_slice(&text).map_or(Ok(Some(child)), Err)
+        }
         Ok(ForkResult::Child) => {
             let failure = command(spec, &stdout, &stderr);
-            let mut report = report;
-            if let Ok(mut line) = serde_json::to_vec(&Report::Failed(failure)) {
-                line.push(b'\n');
-                let _ = report.write_all(&line);
+            if let Ok(text) = serde_json::to_vec(&failure) {
+                let _ = fs::File::from(failed_inside).write_all(&text);
             }
             std::process::exit(127)
         }

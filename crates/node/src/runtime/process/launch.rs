@@ -16,8 +16,8 @@ use std::{
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{
-    io::unix::AsyncFd,
-    process::{Child, Command},
+    io::{AsyncReadExt as _, unix::AsyncFd},
+    process::{Child, ChildStdout, Command},
 };
 
 use super::{
@@ -63,6 +63,18 @@ pub(crate) enum Error {
 pub(crate) struct Run {
     dir: RunDir,
     helper: Helper,
+    start: Option<Start>,
+}
+
+/// Tells when the command of a run that was started here runs.
+#[derive(Debug)]
+pub(crate) struct Start(ChildStdout);
+
+impl Start {
+    /// Waits for it; `false` if it never will.
+    pub(crate) async fn wait(&mut self) -> bool {
+        self.0.read_u8().await.is_ok()
+    }
 }
 
 #[derive(Debug)]
@@ -88,15 +100,17 @@ pub(crate) async fn start(binary: &Path, spec: Spec) -> Result<Run, Error> {
         .arg(dir.spec())
         .env_clear()
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(errors)
         // A Ctrl-C for the server is not meant for the tasks.
         .process_group(0);
-    let child = command
+    let mut child = command
         .spawn()
         .map_err(|source| Error::Spawn { binary, source })?;
+    let start = child.stdout.take().map(Start);
     Ok(Run {
         dir,
+        start,
         helper: Helper::Child(child),
     })
 }
@@ -105,7 +119,11 @@ pub(crate) async fn start(binary: &Path, spec: Spec) -> Result<Run, Error> {
 pub(crate) fn adopt(dir: RunDir) -> Option<Run> {
     let identity = dir.read_identity()?;
     let helper = follow(identity).unwrap_or(Helper::Gone);
-    Some(Run { dir, helper })
+    Some(Run {
+        dir,
+        helper,
+        start: None,
+    })
 }
 
 /// Opening comes before the check of the start time, so that it is this very process that is followed.
@@ -138,6 +156,11 @@ fn prepare(spec: &Spec) -> Result<fs::File, Error> {
 }
 
 impl Run {
+    /// What tells when the command runs. There is none for a run that was taken up: its command runs, or ran.
+    pub(crate) fn take_start(&mut self) -> Option<Start> {
+        self.start.take()
+    }
+
     /// Waits until the helper is gone. `None` if it left no record: somebody killed it, or the machine went down.
     /// May be called again after it was dropped half-way.
     pub(crate) async fn wait(&mut self) -> Option<Exit> {

@@ -6,7 +6,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::OpenOptionsExt,
@@ -216,7 +216,7 @@ fn contain(spec: &Spec, blocked: SigSet, log: File) -> Result<Exit, Error> {
     }
     let failure = reports.iter().find_map(|report| match report {
         Report::Failed(failure) => Some(failure.clone()),
-        Report::Exited(_) | Report::Killed(_) => None,
+        Report::Started | Report::Exited(_) | Report::Killed(_) => None,
     });
     let (exit_code, signal) = ending(&reports, ended);
     // Without a control group of its own, a kill that nobody here sent while the machine ran out of memory.
@@ -247,7 +247,7 @@ fn ending(reports: &[Report], first: WaitStatus) -> (i32, Option<i32>) {
     let reported = reports.iter().rev().find_map(|report| match report {
         Report::Exited(code) => Some((*code, None)),
         Report::Killed(signal) => Some((128 + signal, Some(*signal))),
-        Report::Failed(_) => None,
+        Report::Started | Report::Failed(_) => None,
     });
     reported.unwrap_or(match first {
         WaitStatus::Exited(_, code) => (code, None),
@@ -288,6 +288,7 @@ impl Watch {
     ) -> Result<Vec<Report>, Error> {
         let (mut output, mut errors) = (Stream::stdout(), Stream::stderr());
         let mut reports = Vec::new();
+        let mut unread = Vec::new();
         let (mut stdout, mut stderr, mut report) = (
             Some(File::from(stdout)),
             Some(File::from(stderr)),
@@ -331,13 +332,18 @@ impl Watch {
                 drop(errors.finish(now, log));
             }
             if ready.3 {
-                take(&mut report, &mut buffer, |bytes| reports.extend_from_slice(bytes));
+                take(&mut report, &mut buffer, |bytes| unread.extend_from_slice(bytes));
+                while let Some(end) = unread.iter().position(|&byte| byte == b'\n') {
+                    let line: Vec<u8> = unread.drain(..=end).collect();
+                    let read: Option<Report> = serde_json::from_slice(&line).ok();
+                    if read == Some(Report::Started) {
+                        announce();
+                    }
+                    reports.extend(read);
+                }
             }
         }
-        Ok(reports
-            .split(|&byte| byte == b'\n')
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect())
+        Ok(reports)
     }
 
     fn take_signals(&mut self) {
@@ -357,6 +363,12 @@ impl Watch {
             }
         }
     }
+}
+
+/// Tells the node, which may be gone, that the command runs: one byte on our standard output.
+fn announce() {
+    let mut output = io::stdout();
+    let _ = output.write_all(b"s").and_then(|()| output.flush());
 }
 
 /// Ends processes that fell to us because the first process is dying, so that they let go of the streams. The
