@@ -140,7 +140,7 @@ fn tail_start(file: &mut File, count: usize) -> io::Result<u64> {
             let line_start = line_start.unwrap_or(0);
             let line = block[line_start..line_end]
                 .strip_suffix(b"\n")
-                .unwrap_or(&block[line_start..line_end]);
+                .unwrap_or_else(|| &block[line_start..line_end]);
             let position = start + line_start as u64;
             let is_at_end = position + (line_end - line_start) as u64 == length;
             // A line ends with a whole record; one that ends the file counts even if it has no newline.

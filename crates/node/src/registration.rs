@@ -47,7 +47,7 @@ impl Machine {
             capacity.insert("memory".to_owned(), Quantity(format!("{kibibytes}Ki")));
         }
         if let Ok(disk) = nix::sys::statvfs::statvfs(data_dir) {
-            let kibibytes = u64::from(disk.blocks()) * u64::from(disk.fragment_size()) / 1024;
+            let kibibytes = disk.blocks() * disk.fragment_size() / 1024;
             capacity.insert("ephemeral-storage".to_owned(), Quantity(format!("{kibibytes}Ki")));
         }
         if !gpus.all().is_empty() {

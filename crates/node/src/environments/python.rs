@@ -424,8 +424,10 @@ async fn run(mut command: Command) -> Result<(), String> {
 #[derive(Debug)]
 struct Rules {
     path: PathBuf,
-    read: std::sync::Mutex<Option<(Stamp, Result<Arc<Table>, table::Error>)>>,
+    read: std::sync::Mutex<Option<(Stamp, ReadTable)>>,
 }
+
+type ReadTable = Result<Arc<Table>, table::Error>;
 
 /// Changes when the file does.
 type Stamp = Option<(std::time::SystemTime, u64)>;
@@ -438,7 +440,7 @@ impl Rules {
         }
     }
 
-    fn read(&self) -> Result<Arc<Table>, table::Error> {
+    fn read(&self) -> ReadTable {
         let stamp: Stamp = fs::metadata(&self.path)
             .and_then(|metadata| Ok((metadata.modified()?, metadata.len())))
             .ok();

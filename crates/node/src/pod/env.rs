@@ -227,7 +227,7 @@ pub(crate) fn resource_field(
         _ => return None,
     };
     let amount: Quantity = amount
-        .map_or(Ok(Quantity::default()), |amount| amount.0.parse())
+        .map_or_else(|| Ok(Quantity::default()), |amount| amount.0.parse())
         .ok()?;
     let divisor: Quantity = divisor.parse().ok()?;
     let divisor = if divisor.milli() == 0 {

@@ -426,8 +426,8 @@ impl Worker {
         is_init: bool,
         updates: &mpsc::UnboundedSender<(usize, Container)>,
     ) {
-        let all = self.observed.init.iter().chain(&self.observed.containers);
-        let Some(seen) = all.skip(index).next().cloned() else {
+        let mut all = self.observed.init.iter().chain(&self.observed.containers);
+        let Some(seen) = all.nth(index).cloned() else {
             return;
         };
         let job = Job {
