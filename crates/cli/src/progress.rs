@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::output::{self, field};
+use crate::{
+    output::{self, field},
+    runs,
+};
 
 /// Shows a run's changes. Give it every event, whole or partial.
 pub(crate) struct Progress<W> {
@@ -64,19 +67,31 @@ impl<W: Write> Progress<W> {
         if self.is_live {
             write!(self.out, "\r\x1b[2K")?;
         }
+        // What ends, ends before that which holds it.
+        let state = field(run, "state");
+        let is_over = runs::is_over(state);
+        changed.sort_by_key(|(id, state)| {
+            if runs::is_over(state) {
+                usize::MAX - self.depth(id)
+            } else {
+                0
+            }
+        });
+        if self.run_state != state && !is_over {
+            self.line(state, "run")?;
+        }
         for (id, state) in changed {
             let name = self.path(&id);
-            // The root is the run itself; what waits is no news.
-            if !name.is_empty() && state != "PENDING" {
+            // The root is the run itself.
+            if !name.is_empty() {
                 self.line(&state, &name)?;
             }
         }
-        let state = field(run, "state");
-        if self.run_state != state {
-            state.clone_into(&mut self.run_state);
+        if self.run_state != state && is_over {
             self.line(state, "run")?;
         }
-        if self.is_live && !crate::runs::is_over(state) {
+        state.clone_into(&mut self.run_state);
+        if self.is_live && !is_over {
             let counts = self.counts();
             write!(self.out, "{:>7}  {counts}", self.elapsed())?;
         }
@@ -110,6 +125,10 @@ impl<W: Write> Progress<W> {
     }
 
     fn line(&mut self, state: &str, name: &str) -> io::Result<()> {
+        // What waits is no news.
+        if state == "PENDING" {
+            return Ok(());
+        }
         let elapsed = self.elapsed();
         // Padded by what is seen, not by the colour's own characters.
         let padding = " ".repeat(9_usize.saturating_sub(state.len()));
@@ -134,6 +153,10 @@ impl<W: Write> Progress<W> {
         }
         names.reverse();
         names.join(" / ")
+    }
+
+    fn depth(&self, id: &str) -> usize {
+        std::iter::successors(self.tasks.get(id), |task| self.tasks.get(&task.parent)).count()
     }
 
     fn counts(&self) -> String {
@@ -202,8 +225,8 @@ mod tests {
         let text = shown(false, &updates);
         let lines: Vec<&str> = text.lines().map(|line| line[7..].trim_start()).collect();
         let expected = [
-            "RUNNING    loop",
             "RUNNING    run",
+            "RUNNING    loop",
             "RUNNING    loop / 3",
             "FAILED     loop / 3",
             "FAILED     loop",
