@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
     process::Stdio,
@@ -318,18 +317,58 @@ async fn make(plan: &Plan, uv: Option<&Uv>) -> Result<(), Problem> {
         .map_err(|error: io::Error| not_ready(format!("cannot write `{}`: {error}", marker.display())))
 }
 
+/// What Docker's Python images hold besides pip, up to Python 3.11: packages of that time import them.
+const OF_OLDER_IMAGES: [&str; 2] = ["setuptools==79.0.1", "wheel==0.45.1"];
+
 async fn make_with_uv(plan: &Plan, uv: &Uv) -> Result<(), String> {
     let _ = tokio::fs::remove_dir_all(&plan.dir).await;
     let mut command = uv.command();
     command
-        .args(["venv", "--quiet", "--no-project", "--seed", "--python"])
+        .args(["venv", "--quiet", "--no-project", "--python"])
         .arg(&plan.interpreter.path)
-        .args(&plan.index_options)
         .arg(&plan.dir);
+    run(command).await?;
+    let mut command = uv_install(plan, uv, &[]);
+    command.args(["--", "pip"]);
+    if plan.interpreter.version < (3, 12, 0) {
+        command.args(OF_OLDER_IMAGES);
+    }
+    run(command).await
+}
+
+/// A command line of uv up to the packages.
+fn uv_install(plan: &Plan, uv: &Uv, options: &[String]) -> Command {
+    let mut command = uv.command();
+    // Tasks see the environment copy-on-write: what is not compiled now is compiled by each of them. And pip takes
+    // the best version of all indexes.
+    command
+        .args(["pip", "install", "--quiet", "--compile-bytecode"])
+        .args(["--index-strategy", "unsafe-best-match", "--python"])
+        .arg(plan.dir.join("bin/python"));
     if !plan.may_link {
         command.args(["--link-mode", "copy"]);
     }
-    run(command).await
+    command.args(merged(&plan.index_options, options));
+    command
+}
+
+/// The settings of this machine, with an install's own options after them. An index of its own takes the place of
+/// this machine's, as in pip.
+fn merged(settings: &[String], options: &[String]) -> Vec<String> {
+    let has_index = options
+        .iter()
+        .any(|option| option.split('=').next() == Some("--index-url"));
+    let mut all = Vec::new();
+    let mut settings = settings.iter();
+    while let Some(setting) = settings.next() {
+        if has_index && setting == "--default-index" {
+            settings.next();
+        } else {
+            all.push(setting.clone());
+        }
+    }
+    all.extend_from_slice(options);
+    all
 }
 
 /// Options that uv takes as pip does. With any other one the install is pip's.
@@ -351,35 +390,19 @@ async fn install_into(plan: &Plan, uv: Option<&Uv>, install: &Install) -> Result
         .iter()
         .filter(|option| option.starts_with('-'))
         .all(|option| OF_BOTH.contains(&option.split('=').next().unwrap_or(option)));
-    let mut arguments: Vec<OsString> = Vec::new();
     let mut command = match uv.filter(|_| is_for_uv) {
-        Some(uv) => {
-            let mut command = uv.command();
-            // Tasks see the environment copy-on-write: what is not compiled now is compiled by each of them. And
-            // pip takes the best version of all indexes.
-            command
-                .args(["pip", "install", "--quiet", "--compile-bytecode"])
-                .args(["--index-strategy", "unsafe-best-match", "--python"])
-                .arg(&python);
-            if !plan.may_link {
-                command.args(["--link-mode", "copy"]);
-            }
-            arguments.extend(plan.index_options.iter().map(OsString::from));
-            command
-        }
+        Some(uv) => uv_install(plan, uv, &install.options),
         None => {
             let mut command = Command::new(&python);
             command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+            command.args(&install.options);
             command
         }
     };
     if install.no_deps {
-        arguments.push("--no-deps".into());
+        command.arg("--no-deps");
     }
-    arguments.extend(install.options.iter().map(OsString::from));
-    arguments.push("--".into());
-    arguments.extend(install.packages.iter().map(OsString::from));
-    command.args(arguments);
+    command.arg("--").args(&install.packages);
     run(command).await.map_err(|problem| {
         not_ready(format!(
             "cannot install {}: {problem}",
@@ -522,6 +545,20 @@ mod tests {
             problem.message.contains("environments.yaml"),
             "{}",
             problem.message
+        );
+    }
+
+    #[test]
+    fn an_install_with_its_own_index_leaves_this_machines_out() {
+        let all = |text: &str| text.split(' ').map(ToOwned::to_owned).collect::<Vec<_>>();
+        let settings = all("--default-index https://a --index https://b");
+        assert_eq!(
+            merged(&settings, &all("--pre")),
+            all("--default-index https://a --index https://b --pre")
+        );
+        assert_eq!(
+            merged(&settings, &all("--index-url https://c")),
+            all("--index https://b --index-url https://c")
         );
     }
 

@@ -245,7 +245,7 @@ impl Job {
             Some(path) => Path::new("/").join(path),
             None => self.home(dir),
         };
-        let cgroups = self.cgroups(uid, seen.restarts)?;
+        let cgroups = self.cgroups(seen.restarts)?;
         Ok(Spec {
             run_dir: dir.path().to_path_buf(),
             mode: context.mode,
@@ -461,12 +461,17 @@ impl Job {
         Ok(mounts)
     }
 
+    fn cgroup_name(&self, run: i32) -> String {
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        format!("{uid}-{}-{run}", self.wanted.name)
+    }
+
     fn limit(&self, resource: &str) -> Option<Quantity> {
         let limits = self.wanted.resources.as_ref()?.limits.as_ref()?;
         limits.get(resource)?.0.parse().ok()
     }
 
-    fn cgroups(&self, uid: &str, run: i32) -> Result<Vec<PathBuf>, NotStarted> {
+    fn cgroups(&self, run: i32) -> Result<Vec<PathBuf>, NotStarted> {
         let cgroups = &self.context.cgroups;
         let positive = |amount: i128| u64::try_from(amount).ok().filter(|amount| *amount > 0);
         let limits = Limits {
@@ -491,7 +496,7 @@ impl Job {
                 .pod(&self.pod, Kind::Warning, "LimitNotEnforced", message);
         }
         cgroups
-            .make(&format!("{uid}-{}-{run}", self.wanted.name), limits)
+            .make(&self.cgroup_name(run), limits)
             .map_err(|error| failure(Reason::SandboxNotReady, chain(&error)))
     }
 
@@ -555,7 +560,10 @@ impl Job {
                     .and_then(|resources| Some(resources.limits.as_ref()?.get("memory")?.0.clone()));
                 Termination::of(&exit, said, limit.as_deref())
             }
-            None => Termination::without_record(&run.errors(), Some(started_at(dir).await), Timestamp::now()),
+            None => {
+                self.context.cgroups.remove(&self.cgroup_name(seen.restarts));
+                Termination::without_record(&run.errors(), Some(started_at(dir).await), Timestamp::now())
+            }
         }
     }
 

@@ -5,7 +5,10 @@ use std::path::Path;
 use coracle_node::Isolation;
 use serde_json::json;
 
-use crate::machine::{Machine, end, shell};
+use crate::{
+    ends::{runs, until_log},
+    machine::{Machine, end, shell},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tmp_is_private_and_empty_but_for_the_home() {
@@ -114,6 +117,7 @@ async fn without_isolation_pods_run_and_say_what_is_missing() {
             .await
             .contains("no namespaces")
     );
+    assert!(!runs("86396.5"));
     let mut pod = shell("q", "true");
     pod["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
     pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/coracle-v"}]);
@@ -136,4 +140,17 @@ async fn the_working_directory_is_the_containers_and_made_if_missing() {
     pod["spec"]["containers"][0]["workingDir"] = json!("/coracle-work/deep");
     machine.run(pod).await;
     assert_eq!(machine.log("p").await, "/coracle-work/deep\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_isolation_everything_of_a_pod_ends_with_it() {
+    let machine = Machine::start_with(Isolation::Off).await;
+    let script =
+        "trap '' TERM; (setsid sleep 86391.5 &); sleep 86391.5 & echo up; while true; do sleep 0.05; done";
+    machine.create(shell("killed", script)).await;
+    until_log(&machine, "killed", "up").await;
+    assert!(runs("86391.5"));
+    machine.delete("killed", 1).await;
+    machine.until_gone("killed").await;
+    assert!(!runs("86391.5"));
 }

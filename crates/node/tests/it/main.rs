@@ -3,7 +3,10 @@
 //! What a kernel does not give (namespaces, control groups) is said in the test's output and left out there.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
-#![expect(clippy::print_stderr, reason = "what is left out, and what is measured, is said there")]
+#![expect(
+    clippy::print_stderr,
+    reason = "what is left out, and what is measured, is said there"
+)]
 
 mod adoption;
 mod ends;

@@ -125,6 +125,13 @@ impl Cgroups {
         Ok(made)
     }
 
+    /// Removes the groups of a container whose helper did not.
+    pub(crate) fn remove(&self, name: &str) {
+        for parent in self.memory.iter().chain(&self.cpu) {
+            let _ = fs::remove_dir(parent.join(name));
+        }
+    }
+
     fn limit(&self, group: &Path, limits: Limits) -> io::Result<()> {
         let has = |name: &str| group.join(name).exists();
         match (self.version, limits.memory) {

@@ -182,6 +182,10 @@ fn command(spec: &Spec, stdout: &OwnedFd, stderr: &OwnedFd) -> Failure {
     if let Err(error) = redirected {
         return not_ready(format!("cannot connect the command's streams: {error}"));
     }
+    if spec.mode.sandbox().is_none() {
+        // No PID namespace ends it with the first process.
+        let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    }
     let _ = setsid();
     let _ = SigSet::all().thread_unblock();
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());

@@ -89,30 +89,32 @@ enum Helper {
 
 /// Starts the run that `spec` describes.
 pub(crate) async fn start(binary: &Path, spec: Spec) -> Result<Run, Error> {
-    let dir = RunDir(spec.run_dir.clone());
     let binary = binary.to_path_buf();
-    let errors = tokio::task::spawn_blocking(move || prepare(&spec))
-        .await
-        .map_err(Error::Interrupted)??;
-    let mut command = Command::new(&binary);
-    command
-        .arg("sandbox")
-        .arg(dir.spec())
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(errors)
-        // A Ctrl-C for the server is not meant for the tasks.
-        .process_group(0);
-    let mut child = command
-        .spawn()
-        .map_err(|source| Error::Spawn { binary, source })?;
-    let start = child.stdout.take().map(Start);
-    Ok(Run {
-        dir,
-        start,
-        helper: Helper::Child(child),
-    })
+    // Files and the start itself block for some milliseconds.
+    let started = tokio::task::spawn_blocking(move || {
+        let dir = RunDir(spec.run_dir.clone());
+        let errors = prepare(&spec)?;
+        let mut command = Command::new(&binary);
+        command
+            .arg("sandbox")
+            .arg(dir.spec())
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            // A Ctrl-C for the server is not meant for the tasks.
+            .process_group(0);
+        let mut child = command
+            .spawn()
+            .map_err(|source| Error::Spawn { binary, source })?;
+        let start = child.stdout.take().map(Start);
+        Ok(Run {
+            dir,
+            start,
+            helper: Helper::Child(child),
+        })
+    });
+    started.await.map_err(Error::Interrupted)?
 }
 
 /// Takes up the run in `dir` where an earlier node left it; `None` if no helper ever claimed it.
