@@ -6,6 +6,7 @@
 use std::{
     io::{self, Write},
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{ExitCode, ExitStatus},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -175,6 +176,17 @@ fn judge(status: ExitStatus, prepared: &Prepared, log: &Log, events: &Events) ->
             format!("ended in an unknown way ({status})"),
             None,
         ),
+    };
+    // The command's own words tell whether it was for want of an input.
+    let names = |path: &Path| {
+        let cause = story.cause.as_deref().unwrap_or_default();
+        cause.contains(&*path.to_string_lossy())
+    };
+    let reason = match reason {
+        Reason::CommandFailed if prepared.absent.iter().any(|(_, path)| names(path)) => {
+            Reason::InputArtifactUnavailable
+        }
+        reason => reason,
     };
     Outcome {
         failure: Some(Failure {

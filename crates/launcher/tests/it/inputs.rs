@@ -132,6 +132,12 @@ fn an_artifact_without_a_file_is_no_error_until_the_command_fails() {
         done.failure(Reason::CommandFailed)
             .contains("note: nothing was at `/no/such/metrics`")
     );
+
+    let mut task = Task::new("cat /no/such/metrics");
+    task.input_artifact("metrics", "/no/such/metrics");
+    let done = task.run();
+    let message = done.failure(Reason::InputArtifactUnavailable);
+    assert!(message.starts_with("exit code 1: cat: "), "{message}");
 }
 
 #[test]
