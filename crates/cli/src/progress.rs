@@ -219,7 +219,7 @@ mod tests {
             run("RUNNING", &[task("2", "1", "3", "RUNNING")]),
             run(
                 "FAILED",
-                &[task("2", "1", "3", "FAILED"), task("1", "0", "loop", "FAILED")],
+                &[task("1", "0", "loop", "FAILED"), task("2", "1", "3", "FAILED")],
             ),
         ];
         let text = shown(false, &updates);
