@@ -82,10 +82,6 @@ def with_unknown_pipeline_input(document: dict) -> None:
     tasks(document)["train"]["inputs"]["parameters"]["rate"] = {"componentInputParameter": "speed"}
 
 
-def with_undeclared_task_input(document: dict) -> None:
-    tasks(document)["train"]["inputs"]["parameters"]["depth"] = {"runtimeValue": {"constant": 3}}
-
-
 def with_missing_task_input(document: dict) -> None:
     del tasks(document)["train"]["inputs"]["parameters"]["data"]
 
@@ -130,7 +126,6 @@ BROKEN = [
     (with_unknown_producer, "root.dag.tasks.train.inputs.parameters.data"),
     (with_unknown_output, "root.dag.tasks.train.inputs.parameters.data"),
     (with_unknown_pipeline_input, "root.dag.tasks.train.inputs.parameters.rate"),
-    (with_undeclared_task_input, "root.dag.tasks.train.inputs.parameters.depth"),
     (with_missing_task_input, "root.dag.tasks.train.inputs"),
     (with_constant_of_wrong_type, "root.dag.tasks.train.inputs.parameters.rate"),
     (with_input_of_wrong_type, "root.dag.tasks.train.inputs.parameters.rate"),

@@ -38,7 +38,8 @@ def make(
     metrics.log_metric("loss", 0.25)
     confusion.log_confusion_matrix(["cat", "dog"], [[5, 1], [2, 7]])
     curve.log_roc_curve([0.0, 0.5, 1.0], [0.0, 0.75, 1.0], [1.0, 0.5, 0.0])
-    sliced.load_confusion_matrix("all", ["cat", "dog"], [[1, 0], [0, 1]])
+    # The SDK's own methods for slices need an attribute that it never sets.
+    sliced.metadata["evaluationSlices"] = [{"slice": "all", "sliceClassificationMetrics": {}}]
 
 
 @dsl.component(base_image="python:3.11")

@@ -75,7 +75,12 @@ def test_an_unknown_experiment_is_refused(server):
     answer = server.http(
         "POST",
         "/apis/v2beta1/runs",
-        json={"display_name": "x", "experiment_id": str(uuid.uuid4()), "pipeline_spec": GOOD},
+        json={
+            "display_name": "x",
+            "experiment_id": str(uuid.uuid4()),
+            "pipeline_spec": GOOD,
+            "runtime_config": {"parameters": {"rows": 3}},
+        },
     )
     assert answer.status_code == 404, answer.text
 

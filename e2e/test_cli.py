@@ -188,7 +188,7 @@ def test_help_names_the_commands():
 
 def test_doctor_says_what_it_found(server):
     text = server.cli("doctor", check=False).stdout
-    for word in ("python", "uv", "namespaces"):
+    for word in ("python", "uv", "isolation"):
         assert word in text.lower(), text
 
 

@@ -193,8 +193,18 @@ def test_the_kinds_are_discovered(server, kubectl):
     assert expected <= {name.split(".")[0] for name in names}
 
 
-def test_events_tell_what_happened_to_a_pod(server, kubectl):
-    run = runs.succeed(server, spoken)
-    selector = f"involvedObject.name={pod_of(run, 'say')}"
+@dsl.container_component
+def needs_an_image():
+    return dsl.ContainerSpec(image="quay.io/nobody/nothing:1", command=["true"])
+
+
+@dsl.pipeline(name="needs-an-image")
+def image_needed():
+    needs_an_image()
+
+
+def test_events_tell_why_a_pod_cannot_run(server, kubectl):
+    run = runs.fail(server, image_needed)
+    selector = f"involvedObject.name={pod_of(run, 'needs-an-image')}"
     events = json.loads(kubectl("get", "events", "--field-selector", selector, "-o", "json").stdout)["items"]
-    assert {"Scheduled", "Started"} <= {event["reason"] for event in events}
+    assert "ImageNeedsContainerRuntime" in {event["reason"] for event in events}

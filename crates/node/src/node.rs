@@ -129,7 +129,7 @@ impl Node {
         self
     }
 
-    /// Lets `hostPath` volumes show these folders and what is below them. Default: none.
+    /// Lets `hostPath` volumes write to these folders and what is below them. Default: none; they only read.
     #[must_use]
     pub fn with_host_paths(mut self, paths: Vec<PathBuf>) -> Self {
         self.host_paths = paths;

@@ -6,12 +6,14 @@
 //!
 //! - [`config`]: what can be chosen
 //! - [`data_dir`]: the data directory: made, locked, described
+//! - [`housekeeping`]: keeps what is only history from growing
 //! - [`guard`]: which HTTP requests are let in
 //! - [`server`]: start, serve, stop
 
 pub mod config;
 pub mod data_dir;
 pub mod guard;
+pub mod housekeeping;
 pub mod server;
 
 pub use config::Config;

@@ -19,7 +19,7 @@ use tower::{ServiceExt, service_fn};
 use crate::{
     Config,
     data_dir::{self, DataDir, Running},
-    guard,
+    guard, housekeeping,
 };
 
 /// The version of this program.
@@ -138,7 +138,7 @@ impl Server {
             .merge(coracle_webui::router())
             .layer(middleware::from_fn_with_state((), guard::layer));
         let engine = coracle_pipelines::Engine::new(coracle_pipelines::Options {
-            client,
+            client: client.clone(),
             records: store.records().clone(),
             settings: Settings {
                 artifact_root,
@@ -161,6 +161,11 @@ impl Server {
             }
         });
         parts.spawn(engine.run(stop.clone()));
+        parts.spawn(housekeeping::keep(
+            store.resources().clone(),
+            client,
+            stop.clone(),
+        ));
         let running = Running {
             pid: std::process::id(),
             url,

@@ -229,9 +229,17 @@ fn look(path: &Path) -> Result<Found, OpenError> {
 
 /// Looks at the database through a connection that cannot write.
 async fn inspect(path: &Path, bytes: u64) -> Result<(), OpenError> {
+    // With nothing left over from a crash the file alone is all there is, and reading it as
+    // immutable leaves no files of SQLite's own beside one that is then refused.
+    let left_over = {
+        let mut name = path.as_os_str().to_owned();
+        name.push("-wal");
+        std::path::PathBuf::from(name)
+    };
     let mut connection = options()
         .filename(path)
         .read_only(true)
+        .immutable(!left_over.exists())
         .connect()
         .await
         .map_err(|error| refused(path, error))?;

@@ -25,7 +25,7 @@ pub(crate) struct Context {
     pub(crate) binary: PathBuf,
     /// Host folders that every container may write to, at the same path.
     pub(crate) writable: Vec<PathBuf>,
-    /// What `hostPath` volumes may show.
+    /// What `hostPath` volumes may show for writing.
     pub(crate) host_paths: Vec<PathBuf>,
     pub(crate) mode: Mode,
     pub(crate) cgroups: Cgroups,

@@ -1,6 +1,6 @@
 //! One Pod on this machine.
 //!
-//! [`worker`] is the actor that sees a Pod through its life, [`container`] one container of it. [`status`], [`env`]
+//! [`worker`] is the actor that sees a Pod through its life, [`container`] one container of it. [`status`], [`mod@env`]
 //! and [`termination`] are pure; [`objects`] fetches what the Pod refers to, [`volumes`] lays it out on disk.
 
 pub(crate) mod container;

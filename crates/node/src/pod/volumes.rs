@@ -58,8 +58,10 @@ pub(crate) struct Places<'a> {
     pub(crate) pod: &'a Path,
     /// Claims, by namespace and name.
     pub(crate) claims: &'a Path,
-    /// What `hostPath` volumes may show.
+    /// What `hostPath` volumes may show for writing.
     pub(crate) host_paths: &'a [PathBuf],
+    /// What `hostPath` volumes may not show at all: our own folder.
+    pub(crate) hidden: &'a Path,
 }
 
 /// A volume that is there.
@@ -187,11 +189,11 @@ fn one(
         });
     }
     if let Some(from) = &volume.host_path {
-        return host_path(&from.path, from.type_.as_deref(), places.host_paths).map_err(refused);
+        return host_path(&from.path, from.type_.as_deref(), places).map_err(refused);
     }
     Err(refused(
         "is of a kind that this machine does not offer (it offers emptyDir, configMap, secret, downwardAPI, \
-         projected, persistentVolumeClaim, and hostPath where it is allowed)"
+         projected, persistentVolumeClaim and hostPath)"
             .to_owned(),
     ))
 }
@@ -219,7 +221,9 @@ fn downward(
     env::resource_field(&resource.resource, divisor, container, facts)
 }
 
-fn host_path(path: &str, kind: Option<&str>, allowed: &[PathBuf]) -> Result<Ready, String> {
+/// A path of this machine. Read-only, unless it is allowed for writing: processes see this machine's files
+/// anyway, but for what their sandbox covers, such as /tmp.
+fn host_path(path: &str, kind: Option<&str>, places: &Places<'_>) -> Result<Ready, String> {
     let wanted = Path::new(path);
     let source = match wanted.canonicalize() {
         Ok(source) => source,
@@ -233,18 +237,27 @@ fn host_path(path: &str, kind: Option<&str>, allowed: &[PathBuf]) -> Result<Read
         }
         Err(error) => return Err(format!("shows `{path}`: {error}")),
     };
-    if !allowed.iter().any(|allowed| source.starts_with(allowed)) {
+    let is_writable = places
+        .host_paths
+        .iter()
+        .any(|allowed| source.starts_with(allowed));
+    if !is_writable && source.starts_with(places.hidden) {
         return Err(format!(
-            "shows `{path}` of this machine, which Pods may not see: use a persistentVolumeClaim, or let the \
-             administrator allow this path"
+            "shows `{path}`, which is the server's own: Pods may not see it"
         ));
     }
-    if kind == Some("DirectoryOrCreate") {
+    if kind == Some("DirectoryOrCreate") && !source.exists() {
+        if !is_writable {
+            return Err(format!(
+                "would make `{path}` on this machine, where Pods may only read: make the folder first, or use a \
+                 persistentVolumeClaim"
+            ));
+        }
         fs::create_dir_all(&source).map_err(|error| format!("cannot make `{path}`: {error}"))?;
     }
     Ok(Ready {
         source,
-        read_only: false,
+        read_only: !is_writable,
     })
 }
 
@@ -429,6 +442,7 @@ mod tests {
                 pod: &pod,
                 claims: &claims,
                 host_paths: &allowed,
+                hidden: &self.folder.path().canonicalize().unwrap().join("server"),
             };
             let ready = lay_out(&self.pod, &places, &facts, &objects).map_err(|error| error.to_string())?;
             Ok(ready["v"].clone())
@@ -524,12 +538,17 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_the_host_is_shown_only_where_it_is_allowed() {
-        assert!(
-            Fixture::new(json!({"hostPath": {"path": "/etc"}}))
-                .files()
-                .contains("may not see")
-        );
+    fn a_path_of_the_host_is_read_only_unless_it_is_allowed_and_the_server_s_own_is_hidden() {
+        let shown = Fixture::new(json!({"hostPath": {"path": "/etc"}}))
+            .lay_out()
+            .unwrap();
+        assert!(shown.read_only);
+        let mut fixture = Fixture::new(json!({"emptyDir": {}}));
+        let own = fixture.folder.path().join("server");
+        fs::create_dir(&own).unwrap();
+        let volume = json!({"name": "v", "hostPath": {"path": own}});
+        fixture.pod.spec.as_mut().unwrap().volumes = Some(vec![serde_json::from_value(volume).unwrap()]);
+        assert!(fixture.files().contains("may not see"));
         let mut fixture = Fixture::new(json!({"emptyDir": {}}));
         let allowed = fixture.folder.path().join("allowed");
         fs::create_dir(&allowed).unwrap();

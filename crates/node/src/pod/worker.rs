@@ -192,6 +192,7 @@ fn lay_out(
         pod: &context.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default()),
         claims: &context.data_dir.join("volumes"),
         host_paths: &context.host_paths,
+        hidden: &context.data_dir,
     };
     volumes::lay_out(pod, &places, &facts, objects)
 }

@@ -2,6 +2,7 @@
 //! by key, a Pod that exists already is the one that was meant, a Pod that is gone need not go.
 
 use coracle_api::id::TaskId;
+use coracle_artifacts::ArtifactUri;
 use coracle_reconcile::retry::until_done;
 use coracle_store::records::{Attempt, Commit, Records};
 use futures::{StreamExt, stream};
@@ -74,6 +75,9 @@ impl Tools {
             artifact,
             reimport,
         } = import;
+        if let Err(message) = is_there(&artifact.uri).await {
+            return Some(Event::ImportRefused { task, message });
+        }
         let known = if reimport {
             None
         } else {
@@ -127,6 +131,18 @@ impl Tools {
             Err(error) => Err(error),
         };
         until_done("delete a Pod", &self.cancel, delete).await?
+    }
+}
+
+/// Whether something is at a local URI. What is elsewhere shows when it is read.
+async fn is_there(uri: &str) -> Result<(), String> {
+    let uri: ArtifactUri = uri.parse().map_err(|error| format!("{error}"))?;
+    match uri.local() {
+        Ok(path) => match tokio::fs::metadata(path).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("cannot import `{}`: {error}", uri.as_str())),
+        },
+        Err(_) => Ok(()),
     }
 }
 

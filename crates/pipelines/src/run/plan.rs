@@ -71,6 +71,13 @@ pub enum Event {
         /// The artifact, new or known before.
         artifact: Box<Artifact>,
     },
+    /// What should be imported is not there.
+    ImportRefused {
+        /// The task.
+        task: TaskId,
+        /// What was looked for, and what was found.
+        message: String,
+    },
     /// A Pod was not accepted by the Kubernetes API.
     PodRefused {
         /// The task.
@@ -200,6 +207,7 @@ impl Planner<'_> {
                 }
             }
             Event::Imported { task, artifact } => self.imported(task, *artifact),
+            Event::ImportRefused { task, message } => self.import_refused(task, message),
             Event::PodRefused {
                 task,
                 number,

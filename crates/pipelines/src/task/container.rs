@@ -3,7 +3,10 @@
 //! The Pod is small whatever the task is given: inputs, commands and sources travel in the launch
 //! spec, which the launcher fetches from the server.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use coracle_api::{
     id::{RunId, TaskId},
@@ -16,9 +19,15 @@ use coracle_api::{
     quantity::Quantity,
     reason::Reason,
 };
-use coracle_artifacts::layout::{self, TaskFolder};
+use coracle_artifacts::{
+    ArtifactUri,
+    layout::{self, TaskFolder},
+};
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
+
+/// How long a task that is asked to stop may take before it is killed.
+const GRACE_SECONDS: u32 = 10;
 
 /// What is the same for all tasks of a server.
 #[derive(Debug, Clone)]
@@ -116,6 +125,7 @@ pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
             json!(json!(preamble.requirements).to_string()),
         );
     }
+    let (volumes, mounts) = inputs_from_elsewhere(order, settings);
     let pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -132,12 +142,15 @@ pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
         },
         "spec": {
             "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "volumes": volumes,
             "containers": [{
                 "name": "main",
                 "image": text("the image", &order.container.image)?,
                 "command": [settings.launcher, "launch"],
                 "env": env,
                 "resources": resources(order.container, text)?,
+                "volumeMounts": mounts,
             }],
         },
     });
@@ -146,6 +159,26 @@ pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
         pod,
         pod_name,
     })
+}
+
+/// Local artifacts outside the artifact store, such as an imported file in /tmp, as volumes at their own paths:
+/// a task's sandbox may cover the place where they are.
+fn inputs_from_elsewhere(order: &Order<'_>, settings: &Settings) -> (Vec<Value>, Vec<Value>) {
+    let artifacts = order.artifacts.values().flat_map(|list| &list.artifacts);
+    let uris = artifacts.filter_map(|artifact| artifact.uri.parse::<ArtifactUri>().ok());
+    let paths: BTreeSet<PathBuf> = uris
+        .filter_map(|uri| uri.local().ok().map(Path::to_owned))
+        .filter(|path| !path.starts_with(&settings.artifact_root))
+        .collect();
+    paths
+        .iter()
+        .enumerate()
+        .map(|(number, path)| {
+            let name = format!("input-{number}");
+            let volume = json!({"name": name, "hostPath": {"path": path}});
+            (volume, json!({"name": name, "mountPath": path, "readOnly": true}))
+        })
+        .unzip()
 }
 
 fn launch_spec(order: &Order<'_>, settings: &Settings) -> Spec {

@@ -20,7 +20,7 @@ use coracle_pipelines::{
 };
 use coracle_store::records::{Attempt, Run, Task};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// A run being planned.
 pub(crate) struct World {

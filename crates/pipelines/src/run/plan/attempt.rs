@@ -11,7 +11,7 @@ use coracle_api::{
 };
 use coracle_store::records::{Artifact, Attempt, IoType, TaskIo};
 
-use super::{Planner, begin::internal};
+use super::{Planner, begin::internal, ending};
 use crate::{
     run::{
         observe::{PodEnd, PodView},
@@ -193,41 +193,14 @@ impl Planner<'_> {
         if node.current_attempt().is_none() {
             return;
         }
-        let failure = match (&node.report, &node.pod_end) {
-            (Some(Report { failure: None, .. }), _) => None,
-            (
-                Some(Report {
-                    failure: Some(reported),
-                    ..
-                }),
-                Some(end),
-            ) => {
-                let out_of_memory = end
-                    .failure
-                    .as_ref()
-                    .filter(|failure| failure.reason == Reason::OOMKilled);
-                Some(out_of_memory.unwrap_or(reported).clone())
-            }
-            (None, Some(end)) => Some(end.failure.clone().unwrap_or_else(|| Failure {
-                reason: Reason::ResultMissing,
-                message: "the Pod ended well and no result came from its launcher".to_owned(),
-            })),
-            (Some(_), None) | (None, None) => return,
+        let Some(failure) = known_end(node.report.as_ref(), node.pod_end.as_ref()) else {
+            return;
         };
         let report = node.report.take();
         let exit_code = node.pod_end.take().and_then(|end| end.exit_code);
         let (state, failure) = match failure {
             None => (RuntimeState::Succeeded, None),
-            Some(_) if canceling => {
-                let message = "the run was asked to stop".to_owned();
-                (
-                    RuntimeState::Canceled,
-                    Some(Failure {
-                        reason: Reason::RunTerminated,
-                        message,
-                    }),
-                )
-            }
+            Some(_) if canceling => (RuntimeState::Canceled, Some(ending::terminated())),
             Some(failure) => (RuntimeState::Failed, Some(failure)),
         };
         if let Some(attempt) = node.attempts.last_mut() {
@@ -344,4 +317,29 @@ fn runtime_artifacts(state: &State, inputs: &TaskIo) -> BTreeMap<String, Artifac
         .iter()
         .map(|(name, ids)| (name.clone(), list(ids)))
         .collect()
+}
+
+/// How an attempt ended, once that is certain: inside, why it failed, or none when it succeeded. A success counts
+/// as soon as it is reported; a failure waits for the Pod's end, which may know better.
+fn known_end(report: Option<&Report>, pod: Option<&PodEnd>) -> Option<Option<Failure>> {
+    let reported = report.map(|report| &report.failure);
+    match (reported, pod) {
+        (Some(None), _) => Some(None),
+        (Some(Some(reported)), Some(pod)) => {
+            let out_of_memory = pod
+                .failure
+                .as_ref()
+                .filter(|failure| failure.reason == Reason::OOMKilled);
+            Some(match reported.reason {
+                // The launcher was asked to stop, and not by us: somebody deleted its Pod.
+                Reason::RunTerminated => PodEnd::gone().failure,
+                _ => Some(out_of_memory.unwrap_or(reported).clone()),
+            })
+        }
+        (None, Some(pod)) => Some(Some(pod.failure.clone().unwrap_or_else(|| Failure {
+            reason: Reason::ResultMissing,
+            message: "the Pod ended well and no result came from its launcher".to_owned(),
+        }))),
+        (Some(Some(_)) | None, None) => None,
+    }
 }

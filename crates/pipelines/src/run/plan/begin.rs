@@ -84,6 +84,13 @@ impl Planner<'_> {
         {
             return Ok(verdict);
         }
+        if spec.parameter_iterator.is_some() || spec.artifact_iterator.is_some() {
+            let message = "loops (`dsl.ParallelFor`) do not run yet in this version".to_owned();
+            return Err(Failure {
+                reason: Reason::NotSupported,
+                message,
+            });
+        }
         let component = self
             .pipeline
             .component(&node.component)
@@ -98,13 +105,6 @@ impl Planner<'_> {
             if !holds {
                 return Ok(Verdict::Skip(None));
             }
-        }
-        if spec.parameter_iterator.is_some() || spec.artifact_iterator.is_some() {
-            let message = "loops (`dsl.ParallelFor`) do not run yet in this version".to_owned();
-            return Err(Failure {
-                reason: Reason::NotSupported,
-                message,
-            });
         }
         Ok(Verdict::Run(io))
     }

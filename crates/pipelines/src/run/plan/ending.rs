@@ -20,15 +20,7 @@ impl Planner<'_> {
     }
 
     pub(super) fn end_canceled(&mut self, id: TaskId) {
-        let message = "the run was asked to stop".to_owned();
-        self.end(
-            id,
-            RuntimeState::Canceled,
-            Some(Failure {
-                reason: Reason::RunTerminated,
-                message,
-            }),
-        );
+        self.end(id, RuntimeState::Canceled, Some(terminated()));
     }
 
     /// Tells those who waited for a task, and the DAG that holds it.
@@ -109,5 +101,13 @@ impl Planner<'_> {
         let (state, error) = (root.task.state, root.task.error.clone());
         self.state.run.finished_at = Some(self.now);
         self.set_run_state(state, error);
+    }
+}
+
+/// Why whatever the user stopped has ended.
+pub(super) fn terminated() -> Failure {
+    Failure {
+        reason: Reason::RunTerminated,
+        message: "the run was asked to stop".to_owned(),
     }
 }

@@ -13,6 +13,7 @@ use coracle_store::records::{Artifact, IoType};
 use serde_json::{Map, Value};
 
 use super::{Import, Planner, begin::internal};
+use crate::run::state::Node;
 
 /// The output that every importer has.
 const IMPORTED: &str = "artifact";
@@ -99,6 +100,14 @@ impl Planner<'_> {
             artifact,
             reimport: *reimport,
         })
+    }
+
+    pub(super) fn import_refused(&mut self, id: TaskId, message: String) {
+        let has_ended = |node: &Node| node.task.state.is_terminal();
+        if self.state.nodes.get(&id).is_some_and(|node| !has_ended(node)) {
+            let reason = Reason::InputArtifactUnavailable;
+            self.end(id, RuntimeState::Failed, Some(Failure { reason, message }));
+        }
     }
 
     pub(super) fn imported(&mut self, id: TaskId, artifact: Artifact) {
