@@ -183,25 +183,29 @@ impl Tail {
         let cause = exception(&errors)
             .or_else(|| errors.last().copied())
             .or_else(|| of(Stream::Out).next_back());
+        let mut shown = &lines[lines.len().saturating_sub(Self::SHOWN)..];
+        // What was said before a traceback is seldom about it.
+        if let Some(start) = shown.iter().rposition(|(_, line)| is_traceback(line)) {
+            shown = &shown[start..];
+        }
         Story {
             cause: cause.map(|line| line.trim().to_owned()),
-            lines: lines[lines.len().saturating_sub(Self::SHOWN)..]
-                .iter()
-                .map(|(_, line)| line.clone())
-                .collect(),
+            lines: shown.iter().map(|(_, line)| line.clone()).collect(),
         }
     }
 }
 
 /// The line after the last Python traceback that names the exception.
 fn exception<'a>(lines: &[&'a str]) -> Option<&'a str> {
-    let start = lines
-        .iter()
-        .rposition(|line| line.starts_with("Traceback (most recent call last)"))?;
+    let start = lines.iter().rposition(|line| is_traceback(line))?;
     lines[start + 1..]
         .iter()
         .copied()
         .find(|line| !line.starts_with([' ', '\t']))
+}
+
+fn is_traceback(line: &str) -> bool {
+    line.starts_with("Traceback (most recent call last)")
 }
 
 /// The bytes as text that a terminal would show: no colour codes, no other control characters.
@@ -245,7 +249,11 @@ mod tests {
             (Stream::Err, b"Error: much\nnotice: a new version exists\n"),
         ]);
         assert_eq!(found.cause.as_deref(), Some("ValueError: much"));
-        assert_eq!(found.lines.len(), 6);
+        assert_eq!(found.lines.len(), 5);
+        assert_eq!(
+            found.lines[0], "Traceback (most recent call last):",
+            "not what came before"
+        );
     }
 
     #[test]
