@@ -91,8 +91,8 @@ impl<W: Write> Progress<W> {
             self.line(state, "run")?;
         }
         state.clone_into(&mut self.run_state);
-        if self.is_live && !is_over {
-            let counts = self.counts();
+        let counts = self.counts();
+        if self.is_live && !is_over && !counts.is_empty() {
             write!(self.out, "{:>7}  {counts}", self.elapsed())?;
         }
         self.out.flush()

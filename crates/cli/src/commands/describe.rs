@@ -113,6 +113,13 @@ impl Description<'_> {
                 None => roots.push(task),
             }
         }
+        // Children in the order they started; those that have not yet come last.
+        for below in children.values_mut() {
+            below.sort_by_key(|task| {
+                let start = output::moment(field(task, "start_time"));
+                (start.is_none(), start)
+            });
+        }
         let mut tree = Vec::new();
         let mut stack: Vec<(usize, &Value)> = roots.into_iter().rev().map(|root| (0, root)).collect();
         while let Some((depth, task)) = stack.pop() {
