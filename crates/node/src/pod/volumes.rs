@@ -284,7 +284,12 @@ pub(crate) fn mounts<'a>(
             (None, Some(path)) => env::expand(path, &variable),
             (None, None) => String::new(),
         };
-        let source = join(&volume.source, &below).ok_or_else(|| {
+        // A volume may be a file, which has nothing below it.
+        let source = match below.as_str() {
+            "" => Some(volume.source.clone()),
+            below => join(&volume.source, below),
+        };
+        let source = source.ok_or_else(|| {
             refused(format!(
                 "is mounted with subPath `{below}`, which leads out of it"
             ))

@@ -111,22 +111,29 @@ async fn a_missing_secret_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_of_the_host_is_refused_unless_it_is_allowed() {
+async fn a_path_of_the_host_is_shown_for_reading_only_folder_or_file() {
     let machine = Machine::start().await;
     if !machine.is_isolated().await {
         return;
     }
-    let show = |name: &str, path: &str| {
+    let show = |name: &str, script: &str, path: &std::path::Path| {
         with_volume(
             name,
-            "ls /host",
+            script,
             json!({"hostPath": {"path": path}}),
             json!({"mountPath": "/host"}),
         )
     };
-    let refused = machine.run(show("refused", "/etc")).await;
-    assert!(end(&refused).contains("VolumeNotReady"), "{}", end(&refused));
-    // Allowed paths are read when the node starts; this one did not exist then.
-    let shown = machine.run(show("gone", "/no/such/folder")).await;
-    assert!(end(&shown).contains("VolumeNotReady"), "{}", end(&shown));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.csv");
+    std::fs::write(&file, "1,2\n").unwrap();
+    let script = "cat /host/rows.csv; touch /host/new 2>/dev/null || echo refused";
+    machine.run(show("folder", script, folder.path())).await;
+    assert_eq!(machine.log("folder").await, "1,2\nrefused\n");
+    machine.run(show("file", "cat /host", &file)).await;
+    assert_eq!(machine.log("file").await, "1,2\n");
+    let gone = machine
+        .run(show("gone", "true", std::path::Path::new("/no/such/folder")))
+        .await;
+    assert!(end(&gone).contains("VolumeNotReady"), "{}", end(&gone));
 }
