@@ -148,7 +148,7 @@ function followRun(page, id) {
     source = new EventSource(`${API}/runs/${encodeURIComponent(id)}:watch`);
     source.addEventListener("run", (event) => {
       const news = JSON.parse(event.data);
-      if (!run.run_id) page.replaceChildren(head, metrics, el("div", { className: "split" }, el("section", {}, el("h2", {}, "Tasks"), tree), panel));
+      if (!run.run_id) page.replaceChildren(head, el("div", { className: "split" }, el("section", {}, el("h2", {}, "Tasks"), tree), panel), metrics);
       run = news;
       showHead(head, run);
       update(news.run_details?.task_details ?? []);
@@ -287,7 +287,7 @@ function confusionMatrix({ annotationSpecs = [], rows }) {
     const cells = (line.row ?? line).map((count) => el("td", { className: "number" }, `${count}`));
     return el("tr", {}, el("th", {}, labels[index] ?? ""), ...cells);
   });
-  return table(["true \\ predicted", ...labels], lines);
+  return table(["true \\ predicted", ...labels], lines, { className: "matrix" });
 }
 
 async function followLog(place, run, id, signal) {
