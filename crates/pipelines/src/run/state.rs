@@ -14,7 +14,7 @@ use coracle_store::records::{Artifact, Attempt, Run, Task, TaskKind};
 
 use super::{
     observe::PodEnd,
-    pipeline::{Pipeline, ROOT},
+    pipeline::{Graph, Pipeline, ROOT},
 };
 
 /// What the engine knows of one run.
@@ -191,12 +191,7 @@ impl State {
         pipeline: &'a Pipeline,
         node: &'a Node,
     ) -> impl Iterator<Item = TaskId> + 'a {
-        let parent = self.parent(node);
-        let graph = parent.and_then(|parent| pipeline.graph(&parent.component));
-        let names = graph
-            .into_iter()
-            .flat_map(|graph| graph.upstream(&node.task.name));
-        names.filter_map(move |name| parent?.children.get(name).copied())
+        self.beside(pipeline, node, |graph| graph.upstream(&node.task.name))
     }
 
     /// The tasks that wait for `node`.
@@ -205,11 +200,19 @@ impl State {
         pipeline: &'a Pipeline,
         node: &'a Node,
     ) -> impl Iterator<Item = TaskId> + 'a {
+        self.beside(pipeline, node, |graph| graph.downstream(&node.task.name))
+    }
+
+    /// The tasks beside `node` whose names `choose` takes from their graph.
+    fn beside<'a, N: Iterator<Item = &'a str> + 'a>(
+        &'a self,
+        pipeline: &'a Pipeline,
+        node: &'a Node,
+        choose: impl FnOnce(&'a Graph) -> N,
+    ) -> impl Iterator<Item = TaskId> + 'a {
         let parent = self.parent(node);
         let graph = parent.and_then(|parent| pipeline.graph(&parent.component));
-        let names = graph
-            .into_iter()
-            .flat_map(|graph| graph.downstream(&node.task.name));
+        let names = graph.map(choose).into_iter().flatten();
         names.filter_map(move |name| parent?.children.get(name).copied())
     }
 
