@@ -30,7 +30,7 @@ use crate::{
         status,
         worker::{self, Control},
     },
-    runtime::process::{launch, spec::RunDir},
+    runtime::process::{launch, mounts, spec::RunDir},
     schedule::{
         fit::{self, Amounts, Holder, Refusal},
         queue::{Queue, Uid, Waiting},
@@ -273,9 +273,10 @@ impl Pods {
                     let _ = run.kill().await;
                 }
             }
-            if let Err(error) = tokio::fs::remove_dir_all(&folder).await
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
+            let removed = tokio::task::spawn_blocking(move || {
+                mounts::remove_tree(&folder).map_err(|error| (folder, error))
+            });
+            if let Ok(Err((folder, error))) = removed.await {
                 tracing::warn!(%error, folder = %folder.display(), "a Pod's folder was not removed");
             }
         });

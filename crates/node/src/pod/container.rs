@@ -38,6 +38,7 @@ use crate::{
         cgroup::Limits,
         exec::chain,
         launch::{self, Run},
+        mounts,
         spec::{Failure, HOME, Mount, MountKind, RunDir, Spec},
     },
 };
@@ -120,6 +121,8 @@ pub(crate) async fn run(mut job: Job, mut seen: Container) {
         let is_over = job.is_stopped() || !job.policy.restarts(end.exit_code, job.is_init);
         seen.state = State::Terminated(end.clone());
         job.tell(&seen);
+        // After everybody knows: it takes as long as a short container. A node that ends before leaves it to the next.
+        tokio::task::spawn_blocking(move || mounts::remove_folders(&dir));
         if is_over {
             return;
         }

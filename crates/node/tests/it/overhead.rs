@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use crate::machine::{Machine, patient, shell};
 
 const ROUNDS: usize = 200;
@@ -13,26 +15,26 @@ const ROUNDS: usize = 200;
 async fn overhead_of_a_pod_that_does_nothing() {
     let machine = Machine::start().await;
     machine.script("warm", "true").await;
-    let (mut whole, mut inside) = (Vec::new(), Vec::new());
+    let (mut whole, mut before, mut inside, mut after) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let name = format!("p{round}");
-        let started = Instant::now();
+        let created = Timestamp::now();
         machine.create(shell(&name, "true")).await;
         let pod = machine.until_over(&name).await;
-        whole.push(started.elapsed());
+        let seen = Timestamp::now();
         let record = std::fs::read(machine.pod_dir(&pod).join("main/0/exit.json")).unwrap();
         let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-        let time = |field: &str| {
-            record[field]
-                .as_str()
-                .unwrap()
-                .parse::<jiff::Timestamp>()
-                .unwrap()
-        };
-        inside.push(Duration::try_from(time("finished_at").duration_since(time("started_at"))).unwrap());
+        let time = |field: &str| record[field].as_str().unwrap().parse::<Timestamp>().unwrap();
+        let between = |from: Timestamp, to: Timestamp| Duration::try_from(to.duration_since(from)).unwrap();
+        whole.push(between(created, seen));
+        before.push(between(created, time("started_at")));
+        inside.push(between(time("started_at"), time("finished_at")));
+        after.push(between(time("finished_at"), seen));
     }
     report("created to over", &mut whole);
-    report("sandbox, from its first process to its last", &mut inside);
+    report("created to its first process", &mut before);
+    report("its first process to its last", &mut inside);
+    report("its last process to over", &mut after);
     let started = Instant::now();
     for round in 0..ROUNDS {
         machine.create(shell(&format!("q{round}"), "true")).await;

@@ -399,13 +399,24 @@ pub(crate) fn make_folders(run: &RunDir) -> io::Result<()> {
     fs::set_permissions(run.tmp(), fs::Permissions::from_mode(0o1777))
 }
 
-/// Removes the sandbox's own folders; its log and records stay.
+/// Removes the sandbox's own folders once the run is over; its log and records stay.
 pub(crate) fn remove_folders(run: &RunDir) {
     for folder in [run.root(), run.scratch(), run.tmp()] {
-        if fs::remove_dir_all(&folder).is_err() {
-            open_up(&folder);
-            let _ = fs::remove_dir_all(&folder);
+        if let Err(error) = remove_tree(&folder) {
+            tracing::warn!(%error, folder = %folder.display(), "what a container wrote was not removed");
         }
+    }
+}
+
+/// Removes a folder and all in it, whatever its permissions. One that is not there is removed.
+pub(crate) fn remove_tree(folder: &Path) -> io::Result<()> {
+    let removed = fs::remove_dir_all(folder).or_else(|_| {
+        open_up(folder);
+        fs::remove_dir_all(folder)
+    });
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    launch,
+    launch, mounts,
     spec::{Mode, Mount, MountKind, RunDir, Sandbox, Spec},
 };
 
@@ -68,7 +68,7 @@ pub(crate) fn candidates(is_root: bool) -> Vec<Mode> {
 /// Makes one sandbox with nothing in it.
 pub(crate) async fn attempt(binary: &Path, pods: &Path, mode: Mode) -> Result<(), String> {
     let folder = pods.join(format!(".probe-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
+    let _ = mounts::remove_tree(&folder);
     let run = RunDir(folder.join("run"));
     let shown = folder.join("shown");
     fs::create_dir_all(&shown).map_err(|error| format!("cannot make `{}`: {error}", shown.display()))?;
@@ -97,6 +97,6 @@ pub(crate) async fn attempt(binary: &Path, pods: &Path, mode: Mode) -> Result<()
         },
         Err(error) => Err(super::exec::chain(&error)),
     };
-    let _ = fs::remove_dir_all(&folder);
+    let _ = mounts::remove_tree(&folder);
     result
 }

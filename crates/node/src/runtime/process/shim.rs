@@ -35,7 +35,6 @@ use super::{
     cgroup, exec,
     init::{self, PASSED_ON, Report, Streams},
     log_writer::Stream,
-    mounts,
     spec::{Exit, Failure, Identity, RunDir, Sandbox, Spec},
 };
 
@@ -121,7 +120,6 @@ fn run(path: &Path) -> Result<ExitCode, Error> {
         .open(run.log())
         .map_err(file("open the log", &run.log()))?;
     let exit = contain(&spec, blocked, log)?;
-    mounts::remove_folders(&run);
     record(&run, &exit)?;
     Ok(ExitCode::SUCCESS)
 }
