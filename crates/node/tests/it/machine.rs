@@ -25,7 +25,7 @@ use tower::{ServiceExt, service_fn};
 pub(crate) const NODE: &str = "here";
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 pub(crate) struct Machine {
     pub(crate) client: Client,

@@ -9,6 +9,7 @@
 )]
 
 mod adoption;
+mod doctor;
 mod ends;
 mod isolation;
 mod logs;
