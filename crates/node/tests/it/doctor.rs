@@ -12,7 +12,18 @@ async fn every_check_says_what_was_found_and_trouble_what_to_do() {
     let binary = Path::new(env!("CARGO_BIN_EXE_coracle-sandbox"));
     let found = checks(binary, &folder.path().join("not/made/yet")).await;
     let names: Vec<&str> = found.iter().map(|check| check.name).collect();
-    assert_eq!(names, ["isolation", "overlayfs", "limits", "gpu", "python", "uv", "images"]);
+    assert_eq!(
+        names,
+        [
+            "isolation",
+            "overlayfs",
+            "limits",
+            "gpu",
+            "python",
+            "uv",
+            "images"
+        ]
+    );
     for check in &found {
         assert!(!check.finding.is_empty());
         assert_eq!(check.remedy.is_some(), check.outcome != Outcome::Ok, "{check:?}");
