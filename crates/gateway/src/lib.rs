@@ -3,9 +3,9 @@
 //!
 //! Nothing is decided here: a request becomes rows that the engine reads, and rows become JSON.
 //!
-//! - [`kfp`]: the API of Kubeflow Pipelines
-//! - [`log`]: task logs, live and kept
-//! - [`launch`]: the server's side of the launcher contract
+//! - `kfp`: the API of Kubeflow Pipelines
+//! - `log`: task logs, live and kept
+//! - `launch`: the server's side of the launcher contract
 
 mod kfp;
 mod launch;

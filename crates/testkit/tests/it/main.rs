@@ -2,7 +2,11 @@
 //!
 //! Nothing here starts a server. Each check is an ordinary test, so that nothing is found only in CI.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "in a test, a panic is a failure that says where")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "in a test, a panic is a failure that says where"
+)]
 
 mod docs;
 mod engine;
