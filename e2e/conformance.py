@@ -164,11 +164,16 @@ def parameters(spec: dict) -> dict:
     }
 
 
+def reason(error: dict) -> str:
+    """The stable name of what went wrong."""
+    return next((detail["reason"] for detail in error.get("details", []) if "reason" in detail), "")
+
+
 def failures(run: dict) -> str:
     """What the failed tasks say, else what the run says."""
     tasks = run.get("run_details", {}).get("task_details", [])
     said = [
-        f"{task['display_name']}: {task['error'].get('message', '')}"
+        f"{task['display_name']}: {reason(task['error'])} {task['error'].get('message', '')}"
         for task in tasks
         if task.get("state") == "FAILED" and task.get("error")
     ]

@@ -153,10 +153,11 @@ fn rule(text: RuleText) -> Result<(String, Environment), Error> {
 }
 
 /// Images that hold a shell and little more.
-const SHELLS: [&str; 8] = [
+const SHELLS: [&str; 9] = [
     "alpine",
     "bash",
     "busybox",
+    "containerd/busybox",
     "debian",
     "ubuntu",
     "google/cloud-sdk",
@@ -280,6 +281,7 @@ mod tests {
                 ("alpine", "host"),
                 ("alpine:3.20", "host"),
                 ("docker.io/library/busybox:latest", "host"),
+                ("ghcr.io/containerd/busybox", "host"),
                 ("mirror.gcr.io/library/bash", "host"),
                 ("localhost:5000/debian:12-slim", "host"),
                 ("ubuntu@sha256:abc", "host"),
