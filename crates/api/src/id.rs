@@ -91,6 +91,8 @@ ids! {
     ArtifactId = "artifact";
     /// Names an entry of a task's history.
     EventId = "event";
+    /// Names a recurring run.
+    RecurringRunId = "recurring run";
 }
 
 impl TaskId {
@@ -100,6 +102,15 @@ impl TaskId {
     #[must_use]
     pub fn at(run: RunId, path: &str) -> Self {
         Self(Uuid::new_v5(&run.uuid(), path.as_bytes()))
+    }
+}
+
+impl RunId {
+    /// The id of the run that `recurring` makes for `due`, in microseconds since 1970: making it
+    /// twice makes one run.
+    #[must_use]
+    pub fn of_schedule(recurring: RecurringRunId, due: i64) -> Self {
+        Self(Uuid::new_v5(&recurring.uuid(), due.to_string().as_bytes()))
     }
 }
 

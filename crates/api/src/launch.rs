@@ -43,6 +43,54 @@ pub struct Spec {
     pub context: BTreeMap<String, String>,
     /// Where the log is kept: an artifact URI.
     pub log_uri: String,
+    /// Set for an importer that brings its artifact into the run's workspace: there is no command
+    /// to run then, and what is imported is the one input artifact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace_import: Option<WorkspaceImport>,
+}
+
+/// Copies an artifact into the run's workspace, and reports it as an output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkspaceImport {
+    /// The artifact; its URI is where it is now.
+    pub artifact: RuntimeArtifact,
+    /// The output it is reported as.
+    pub output: String,
+    /// The folder of the workspace to copy it to: what the SDK makes of the URI lies below.
+    pub folder: String,
+}
+
+/// A parameter value that is too large to be kept in rows: its JSON is a file of the artifact
+/// store. It stands in for the value wherever parameters are kept or handed on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpilledValue {
+    /// Where its JSON is: an artifact URI.
+    pub uri: String,
+    /// Bytes of the JSON.
+    pub size: u64,
+    /// `sha256:HEX` of the JSON.
+    pub digest: String,
+}
+
+impl SpilledValue {
+    /// Bytes of JSON that a value may have and still be kept as it is.
+    pub const LONGEST_KEPT: usize = 10_000;
+    const FIELD: &str = "coracle.dev/spilled-value";
+
+    /// The reference that stands at a value's place, if it is one.
+    #[must_use]
+    pub fn of(value: &Value) -> Option<Self> {
+        let object = value.as_object().filter(|object| object.len() == 1)?;
+        Self::deserialize(object.get(Self::FIELD)?).ok()
+    }
+
+    /// What to put at the value's place.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let Self { uri, size, digest } = self;
+        serde_json::json!({ (Self::FIELD): {"uri": uri, "size": size, "digest": digest} })
+    }
 }
 
 /// What the launcher knows of an input parameter that may be absent.
@@ -174,4 +222,26 @@ pub struct Failure {
     pub reason: Reason,
     /// What happened, to what, and why.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_a_whole_reference_is_taken_for_a_spilled_value() {
+        let spilled = SpilledValue {
+            uri: "/artifacts/x.json".into(),
+            size: 7,
+            digest: "sha256:00".into(),
+        };
+        assert_eq!(SpilledValue::of(&spilled.to_value()), Some(spilled.clone()));
+        let mut more = spilled.to_value();
+        more["other"] = json!(1);
+        for value in [json!({}), json!(1), more, json!({"coracle.dev/spilled-value": 3})] {
+            assert_eq!(SpilledValue::of(&value), None, "{value}");
+        }
+    }
 }

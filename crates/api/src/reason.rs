@@ -74,6 +74,24 @@ pub enum Reason {
     UpstreamFailed,
     /// Somebody asked the run to stop.
     RunTerminated,
+    /// A task or a run was still at work when its time was up.
+    DeadlineExceeded,
+    /// An output parameter's value is larger than any that is kept.
+    OutputParameterTooLarge,
+    /// An output names a path outside the folder that the task may write to.
+    OutputOutsideFolder,
+    /// What a loop is to go over is no list.
+    LoopItemsInvalid,
+    /// The Pod asks for a node with labels or affinities that this machine has not.
+    NodeSelectorMismatch,
+    /// The pipeline root is not a place where artifacts can be kept.
+    PipelineRootInvalid,
+    /// The artifact store of another machine cannot be reached or does not let us in.
+    StorageUnavailable,
+    /// A recurring run can make no run.
+    ScheduleInvalid,
+    /// A setting of the pipeline's platform part cannot be used.
+    SettingInvalid,
     /// The pipeline uses something that this version of Coracle does not run yet.
     NotSupported,
     /// Coracle itself is at fault.
@@ -123,6 +141,15 @@ impl Reason {
             Self::ServerUnreachable => "check that `coracle up` is running and reachable from the task",
             Self::UpstreamFailed => "mend the task that failed first",
             Self::RunTerminated => "run it again if this was not meant",
+            Self::DeadlineExceeded => "allow more time (set_timeout, active_deadline_seconds), or find out what waits",
+            Self::OutputParameterTooLarge => "write large results to an output artifact",
+            Self::OutputOutsideFolder => "write to the path that the task is given",
+            Self::LoopItemsInvalid => "pass a list, or text that holds a JSON list",
+            Self::NodeSelectorMismatch => "remove the selector, or run where a machine has these labels",
+            Self::PipelineRootInvalid => "give a folder of this machine, or a URI such as s3://bucket/folder",
+            Self::StorageUnavailable => "check the address and the credentials of the store",
+            Self::ScheduleInvalid => "mend what the message names, then enable the recurring run again",
+            Self::SettingInvalid => "correct the setting that the message names",
             Self::NotSupported => "see docs/pipelines.md for what runs today",
             Self::InternalError => "please report this with the server's log",
         }

@@ -190,7 +190,8 @@ impl Engine {
                 task_id,
                 attempt,
             } => self.tell(run_id, Message::Reported(task_id, attempt)),
-            Change::RunChanged(_) => {}
+            Change::RetryRequested(run) => self.take_up(run),
+            Change::RunChanged(_) | Change::RecurringRunChanged(_) => {}
             Change::RunDeleted(run) => {
                 self.tell(run, Message::Deleted);
                 self.delete_pods(run);

@@ -101,6 +101,7 @@ impl Bench {
 
     /// Makes a run, as the façade does.
     pub async fn run(&self, pipeline: Value, parameters: Value) -> RunId {
+        let created_at = Timestamp::now();
         let run = NewRun {
             id: RunId::new(),
             experiment_id: self.experiment,
@@ -112,7 +113,9 @@ impl Bench {
             parameters: parameters.as_object().cloned().unwrap_or_default(),
             pipeline_root: String::new(),
             service_account: String::new(),
-            created_at: Timestamp::now(),
+            recurring_run_id: None,
+            scheduled_at: created_at,
+            created_at,
         };
         self.store.records().create_run(run).await.unwrap().id
     }

@@ -8,10 +8,12 @@
 //! - [`validate`]: everything that can be refused before anything starts
 //! - [`value`]: parameter types and coercion
 //! - [`placeholder`]: `{{$...}}`, `IfPresent`, `Concat`
+//! - [`platform`]: the Kubernetes part that may come with a pipeline
 //! - [`preamble`]: the pip preamble of lightweight Python components
 
 pub mod document;
 pub mod placeholder;
+pub mod platform;
 pub mod preamble;
 pub mod validate;
 pub mod value;
@@ -428,13 +430,88 @@ pub struct TaskSpec {
     pub trigger_policy: TriggerPolicy,
     /// Runs it once per element of a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parameter_iterator: Option<Value>,
+    pub parameter_iterator: Option<ParameterIterator>,
     /// Runs it once per artifact of a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub artifact_iterator: Option<Value>,
+    pub artifact_iterator: Option<ArtifactIterator>,
+    /// How the iterations are run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterator_policy: Option<IteratorPolicy>,
     /// How often to try again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_policy: Option<Value>,
+    pub retry_policy: Option<RetryPolicy>,
+}
+
+/// A loop over the elements of a list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParameterIterator {
+    /// The list.
+    #[serde(default)]
+    pub items: ParameterItems,
+    /// The input of the component that gets the element.
+    #[serde(default)]
+    pub item_input: String,
+}
+
+/// The list that a loop goes over. Exactly one field is set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParameterItems {
+    /// JSON of the list itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
+    /// The task's input that holds the list, or text with its JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_parameter: Option<String>,
+}
+
+/// A loop over the artifacts of a list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactIterator {
+    /// The list.
+    #[serde(default)]
+    pub items: ArtifactItems,
+    /// The input of the component that gets the artifact.
+    #[serde(default)]
+    pub item_input: String,
+}
+
+/// The list that a loop over artifacts goes over.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactItems {
+    /// The task's input that holds the list.
+    #[serde(default)]
+    pub input_artifact: String,
+}
+
+/// How the iterations of a loop are run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IteratorPolicy {
+    /// How many may be at work at once; 0 for as many as there are.
+    #[serde(default)]
+    pub parallelism_limit: u32,
+}
+
+/// How often a task is tried again, and how long it waits before each try.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryPolicy {
+    /// How often to try again.
+    #[serde(default)]
+    pub max_retry_count: u32,
+    /// The wait before the first try, as protobuf's JSON writes durations: `1.5s`.
+    #[serde(default)]
+    pub backoff_duration: Option<String>,
+    /// How much longer each wait is than the one before. 2 when absent or 0.
+    #[serde(default)]
+    pub backoff_factor: Option<f64>,
+    /// The longest wait; an hour when absent.
+    #[serde(default)]
+    pub backoff_max_duration: Option<String>,
 }
 
 /// The name of a task as shown.

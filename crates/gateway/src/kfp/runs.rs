@@ -105,6 +105,7 @@ pub(super) async fn create(
         .filter(|id| !id.is_empty())
         .unwrap_or(params.experiment_id);
     let experiment = experiment(&options, &named).await?;
+    let created_at = (options.clock)();
     let row = options
         .records
         .create_run(NewRun {
@@ -118,7 +119,9 @@ pub(super) async fn create(
             parameters,
             pipeline_root: config.pipeline_root.unwrap_or_default(),
             service_account: body.service_account.unwrap_or_default(),
-            created_at: (options.clock)(),
+            recurring_run_id: None,
+            scheduled_at: created_at,
+            created_at,
         })
         .await?;
     let mut run = Run::from(row);

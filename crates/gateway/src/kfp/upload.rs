@@ -183,6 +183,7 @@ impl UploadParams {
             package_url: String::new(),
             tags,
             document: file.document.value,
+            warnings: Vec::new(),
             created_at: (options.clock)(),
         })
     }

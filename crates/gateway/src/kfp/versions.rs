@@ -162,6 +162,7 @@ pub(super) async fn new_row(
         package_url: String::new(),
         tags: body.tags.unwrap_or_default(),
         document: document.value,
+        warnings: Vec::new(),
         created_at: (options.clock)(),
     })
 }

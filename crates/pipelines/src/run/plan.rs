@@ -114,6 +114,7 @@ impl Plan {
                     events,
                     artifacts,
                     artifact_tasks,
+                    cache_entries,
                 },
             create,
             imports,
@@ -125,6 +126,7 @@ impl Plan {
         self.commit.events.extend(events);
         self.commit.artifacts.extend(artifacts);
         self.commit.artifact_tasks.extend(artifact_tasks);
+        self.commit.cache_entries.extend(cache_entries);
         self.create.extend(create);
         self.imports.extend(imports);
         self.delete.extend(delete);
@@ -255,6 +257,8 @@ impl Planner<'_> {
                 state: run.state,
                 error: run.error.clone(),
                 state_history: run.state_history.clone(),
+                termination_requested: run.termination_requested,
+                retry_requested: run.retry_requested,
                 finished_at: run.finished_at,
             });
         }

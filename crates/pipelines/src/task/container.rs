@@ -12,19 +12,14 @@ use coracle_api::{
     id::{RunId, TaskId},
     ir::{ComponentSpec, ContainerSpec, placeholder, preamble},
     labels,
-    launch::{
-        ArtifactList, ExecutorInput, ExecutorInputs, ExecutorOutputs, Failure, OutputParameter,
-        ParameterDefault, RuntimeArtifact, Spec,
-    },
-    quantity::Quantity,
+    launch::{ArtifactList, Failure, Spec, WorkspaceImport},
     reason::Reason,
 };
-use coracle_artifacts::{
-    ArtifactUri,
-    layout::{self, TaskFolder},
-};
-use indexmap::IndexMap;
+use coracle_artifacts::ArtifactUri;
 use serde_json::{Map, Value, json};
+
+mod launch;
+mod resources;
 
 /// How long a task that is asked to stop may take before it is killed.
 const GRACE_SECONDS: u32 = 10;
@@ -67,6 +62,14 @@ pub struct Order<'a> {
     pub artifacts: BTreeMap<String, ArtifactList>,
     /// What the placeholders about the run stand for.
     pub context: BTreeMap<String, String>,
+    /// Where output artifacts go: a URI; empty for the artifact root.
+    pub pipeline_root: &'a str,
+    /// The executor's Kubernetes configuration, as kfp-kubernetes wrote it.
+    pub kubernetes: Option<&'a Map<String, Value>>,
+    /// The claim of the run's workspace, when the pipeline has one.
+    pub workspace_claim: Option<String>,
+    /// Set when the artifact is to be brought into the workspace and nothing else is to be done.
+    pub workspace_import: Option<WorkspaceImport>,
 }
 
 /// What an attempt runs as.
@@ -94,7 +97,7 @@ pub fn pod_name(task_name: &str, task: TaskId, attempt: u32) -> String {
 /// `PlaceholderUnresolved` or `InputTypeMismatch`, when image, environment or resources cannot be
 /// read.
 pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
-    let launch = launch_spec(order, settings);
+    let launch = launch::launch_spec(order, settings);
     let pod_name = pod_name(order.task_name, order.task_id, order.attempt);
     let text = |what: &str, text: &str| {
         let scope = placeholder::Scope {
@@ -149,7 +152,7 @@ pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
                 "image": text("the image", &order.container.image)?,
                 "command": [settings.launcher, "launch"],
                 "env": env,
-                "resources": resources(order.container, text)?,
+                "resources": resources::resources(order.container, text)?,
                 "volumeMounts": mounts,
             }],
         },
@@ -179,195 +182,6 @@ fn inputs_from_elsewhere(order: &Order<'_>, settings: &Settings) -> (Vec<Value>,
             (volume, json!({"name": name, "mountPath": path, "readOnly": true}))
         })
         .unzip()
-}
-
-fn launch_spec(order: &Order<'_>, settings: &Settings) -> Spec {
-    let digits = order.task_id.uuid().simple().to_string();
-    let run_root = layout::run_root(&settings.artifact_root, order.pipeline_name, order.run_id);
-    // Unique to the attempt, so that a second attempt never finds what the first left half-made.
-    let unique = format!("{}-{}", &digits[..10], order.attempt);
-    let folder = TaskFolder::new(&run_root, order.task_name, &unique);
-    let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let outputs = &order.component.output_definitions;
-    let parameters: IndexMap<_, _> = outputs
-        .parameters
-        .keys()
-        .map(|name| {
-            (
-                name.clone(),
-                OutputParameter {
-                    output_file: text(folder.parameter(name)),
-                },
-            )
-        })
-        .collect();
-    let artifacts: IndexMap<_, _> = outputs
-        .artifacts
-        .iter()
-        .map(|(name, declared)| {
-            let artifact = RuntimeArtifact {
-                name: name.clone(),
-                artifact_type: declared.artifact_type.clone(),
-                uri: text(folder.artifact(name)),
-                metadata: declared.metadata.clone(),
-                custom_path: None,
-            };
-            (
-                name.clone(),
-                ArtifactList {
-                    artifacts: vec![artifact],
-                },
-            )
-        })
-        .collect();
-    let inputs = ExecutorInputs {
-        parameter_values: order
-            .parameters
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect(),
-        artifacts: order
-            .artifacts
-            .iter()
-            .map(|(name, artifacts)| (name.clone(), artifacts.clone()))
-            .collect(),
-    };
-    Spec {
-        run_id: order.run_id,
-        task_id: order.task_id,
-        attempt: order.attempt,
-        command: order.container.command.clone(),
-        args: order.container.args.clone(),
-        executor_input: ExecutorInput {
-            inputs,
-            outputs: ExecutorOutputs {
-                parameters,
-                artifacts,
-                output_file: text(folder.output_metadata()),
-            },
-        },
-        input_parameters: order
-            .component
-            .input_definitions
-            .parameters
-            .iter()
-            .map(|(name, input)| {
-                let default_value = input.default_value.clone();
-                (
-                    name.clone(),
-                    ParameterDefault {
-                        parameter_type: input.parameter_type,
-                        default_value,
-                    },
-                )
-            })
-            .collect(),
-        output_parameters: outputs
-            .parameters
-            .iter()
-            .map(|(name, output)| (name.clone(), output.parameter_type))
-            .collect(),
-        context: order.context.clone(),
-        log_uri: text(folder.log()),
-    }
-}
-
-/// Requests and limits. The texts win over the older numbers.
-fn resources(
-    container: &ContainerSpec,
-    text: impl Fn(&str, &str) -> Result<String, Failure>,
-) -> Result<Value, Failure> {
-    let Some(declared) = &container.resources else {
-        return Ok(json!({}));
-    };
-    let quantity = |what: &str, written: &Option<String>, number: Option<f64>, unit: &str| {
-        let value = match written {
-            Some(written) if !written.is_empty() => text(what, written)?,
-            _ => match number {
-                Some(number) if number > 0.0 => format!("{number}{unit}"),
-                _ => return Ok(None),
-            },
-        };
-        value.parse::<Quantity>().map_err(|error| Failure {
-            reason: Reason::InputTypeMismatch,
-            message: format!("{what}: {error}"),
-        })?;
-        Ok(Some(value))
-    };
-    let mut limits = Map::new();
-    let mut requests = Map::new();
-    let put = |to: &mut Map<String, Value>, name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            to.insert(name.to_owned(), Value::String(value));
-        }
-    };
-    put(
-        &mut limits,
-        "cpu",
-        quantity(
-            "the CPU limit",
-            &declared.resource_cpu_limit,
-            declared.cpu_limit,
-            "",
-        )?,
-    );
-    put(
-        &mut requests,
-        "cpu",
-        quantity(
-            "the CPU request",
-            &declared.resource_cpu_request,
-            declared.cpu_request,
-            "",
-        )?,
-    );
-    let memory = quantity(
-        "the memory limit",
-        &declared.resource_memory_limit,
-        declared.memory_limit,
-        "G",
-    )?;
-    put(&mut limits, "memory", memory);
-    let memory = quantity(
-        "the memory request",
-        &declared.resource_memory_request,
-        declared.memory_request,
-        "G",
-    )?;
-    put(&mut requests, "memory", memory);
-    if let Some(accelerator) = &declared.accelerator {
-        let count = match (&accelerator.resource_count, &accelerator.count) {
-            (written, _) if !written.is_empty() => text("the accelerator count", written)?,
-            (_, Some(Value::String(number))) => number.clone(),
-            (_, Some(number)) => number.to_string(),
-            (_, None) => "1".to_owned(),
-        };
-        let kind = if accelerator.resource_type.is_empty() {
-            &accelerator.kind
-        } else {
-            &accelerator.resource_type
-        };
-        let kind = text("the accelerator type", kind)?;
-        put(
-            &mut limits,
-            &accelerator_resource(&kind),
-            quantity("the accelerator count", &Some(count), None, "")?,
-        );
-    }
-    Ok(json!({"limits": limits, "requests": requests}))
-}
-
-/// The Kubernetes resource of an accelerator: `NVIDIA_TESLA_T4` and the like are Google's names
-/// for what Kubernetes counts as `nvidia.com/gpu`.
-fn accelerator_resource(kind: &str) -> String {
-    let lower = kind.to_ascii_lowercase();
-    if kind.contains('/') {
-        kind.to_owned()
-    } else if lower.starts_with("nvidia") || lower.is_empty() || lower == "gpu" {
-        "nvidia.com/gpu".to_owned()
-    } else {
-        kind.to_owned()
-    }
 }
 
 /// Text as one component of a name or path: lower-case letters, digits, dashes.
@@ -423,6 +237,10 @@ mod tests {
             parameters: &parameters,
             artifacts: BTreeMap::new(),
             context: BTreeMap::new(),
+            pipeline_root: "",
+            kubernetes: None,
+            workspace_claim: None,
+            workspace_import: None,
         };
         let settings = Settings {
             artifact_root: "/data/artifacts".into(),

@@ -57,6 +57,8 @@ impl World {
             error: None,
             state_history: Vec::new(),
             termination_requested: false,
+            retry_requested: false,
+            recurring_run_id: None,
             created_at: now,
             scheduled_at: now,
             finished_at: None,

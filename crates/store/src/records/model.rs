@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use coracle_api::{
-    id::{ArtifactId, EventId, ExperimentId, PipelineId, PipelineVersionId, RunId, TaskId},
+    id::{
+        ArtifactId, EventId, ExperimentId, PipelineId, PipelineVersionId, RecurringRunId, RunId, TaskId,
+    },
     launch::Failure,
     state::{RuntimeState, StorageState},
 };
@@ -70,6 +72,8 @@ pub struct PipelineVersion {
     pub tags: BTreeMap<String, String>,
     /// The document, as the API shows it: the IR, or `{pipeline_spec, platform_spec}`.
     pub document: Value,
+    /// What was noticed in the document and does not stop it from running, e.g. unknown fields.
+    pub warnings: Vec<String>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -107,8 +111,13 @@ pub struct Run {
     pub error: Option<Failure>,
     /// Each state it was in. Written by the engine.
     pub state_history: Vec<StateChange>,
-    /// Whether somebody asked it to stop. Written by the façade.
+    /// Whether somebody asked it to stop. Written by the façade; cleared by the engine.
     pub termination_requested: bool,
+    /// Whether somebody asked it, ended as it is, to go on from what succeeded. Written by the
+    /// façade; cleared by the engine.
+    pub retry_requested: bool,
+    /// The recurring run that made it.
+    pub recurring_run_id: Option<RecurringRunId>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was due.
@@ -152,6 +161,10 @@ pub struct NewRun {
     pub pipeline_root: String,
     /// The Kubernetes service account asked for.
     pub service_account: String,
+    /// The recurring run that makes it.
+    pub recurring_run_id: Option<RecurringRunId>,
+    /// When it was due: `created_at`, unless a recurring run makes it.
+    pub scheduled_at: Timestamp,
     /// Now.
     pub created_at: Timestamp,
 }
@@ -185,12 +198,122 @@ pub struct Task {
     pub inputs: TaskIo,
     /// Its outputs, once known.
     pub outputs: TaskIo,
+    /// How often it was tried again by its own retry policy, since the run was last retried.
+    pub retries: u32,
+    /// When it is tried again; set while it waits for that.
+    pub retry_at: Option<Timestamp>,
+    /// Whose outputs it took over instead of running.
+    pub cached_from: Option<CachedFrom>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it left PENDING.
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+}
+
+/// The task whose outputs another took over. Either may be deleted since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedFrom {
+    /// The run.
+    pub run_id: RunId,
+    /// The task.
+    pub task_id: TaskId,
+}
+
+/// The outputs of a task, kept to be taken over by tasks that would do the same again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CacheEntry {
+    /// What was done: a digest of everything that decides the outputs.
+    pub key: String,
+    /// The namespace that owns it.
+    pub namespace: String,
+    /// The name of the pipeline: entries are only found by runs of the same pipeline.
+    pub pipeline_name: String,
+    /// The task's name in its DAG.
+    pub task_name: String,
+    /// Who did it.
+    pub made_by: CachedFrom,
+    /// What came of it.
+    pub outputs: TaskIo,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// What makes runs again and again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecurringRun {
+    /// Its id.
+    pub id: RecurringRunId,
+    /// The experiment that its runs belong to.
+    pub experiment_id: ExperimentId,
+    /// The namespace that owns it.
+    pub namespace: String,
+    /// The name shown; its runs carry it too.
+    pub display_name: String,
+    /// What it is for.
+    pub description: String,
+    /// The pipeline its runs are made from, unless inline.
+    pub pipeline_id: Option<PipelineId>,
+    /// The version; none for the latest one at the time of each run.
+    pub pipeline_version_id: Option<PipelineVersionId>,
+    /// The inline document, as the API shows it; none when `pipeline_id` is set.
+    pub document: Option<Value>,
+    /// Parameters; texts may hold `[[ScheduledTime]]` and the like.
+    pub parameters: Map<String, Value>,
+    /// Where artifacts go, when the caller said so.
+    pub pipeline_root: String,
+    /// The Kubernetes service account asked for.
+    pub service_account: String,
+    /// When runs are due.
+    pub trigger: Trigger,
+    /// Whether it makes runs. Written by the façade.
+    pub enabled: bool,
+    /// How many of its runs may be unfinished at once.
+    pub max_concurrency: u32,
+    /// Whether times that passed unused are given up, but for the last one.
+    pub no_catchup: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed by a user.
+    pub updated_at: Timestamp,
+    /// Where it stands. Written by the scheduler.
+    pub progress: ScheduleProgress,
+}
+
+/// How far a recurring run has come. Written by the scheduler, together with the run it made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScheduleProgress {
+    /// The last time that was used or given up; none before the first.
+    pub last_due: Option<Timestamp>,
+    /// Runs made so far.
+    pub runs_made: u32,
+    /// Why the last run that was due could not be made.
+    pub error: Option<Failure>,
+}
+
+/// When runs are due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub struct Trigger {
+    /// The pattern.
+    pub schedule: Schedule,
+    /// Not before.
+    #[serde(default)]
+    pub start: Option<Timestamp>,
+    /// Not after.
+    #[serde(default)]
+    pub end: Option<Timestamp>,
+}
+
+/// A pattern of times.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Six fields, seconds first, in UTC, as KFP takes them.
+    Cron(String),
+    /// Every so many seconds.
+    Every(u64),
 }
 
 /// What a task does.
@@ -356,6 +479,8 @@ pub struct Commit {
     pub artifacts: Vec<Artifact>,
     /// Who made or consumed what.
     pub artifact_tasks: Vec<ArtifactTask>,
+    /// Outputs to be taken over by later tasks.
+    pub cache_entries: Vec<CacheEntry>,
 }
 
 /// The part of a run that the engine writes.
@@ -367,6 +492,10 @@ pub struct RunStatus {
     pub error: Option<Failure>,
     /// Each state it was in.
     pub state_history: Vec<StateChange>,
+    /// Whether the request to stop it still stands.
+    pub termination_requested: bool,
+    /// Whether the request to go on still stands.
+    pub retry_requested: bool,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
 }
@@ -379,6 +508,8 @@ pub enum Change {
     RunCreated(RunId),
     /// Somebody asked a run to stop.
     TerminationRequested(RunId),
+    /// Somebody asked a run that ended to go on from what succeeded.
+    RetryRequested(RunId),
     /// A launcher reported.
     Reported {
         /// The run.
@@ -392,4 +523,6 @@ pub enum Change {
     RunChanged(RunId),
     /// A run was deleted.
     RunDeleted(RunId),
+    /// A recurring run was made, changed or deleted by a user.
+    RecurringRunChanged(RecurringRunId),
 }

@@ -55,11 +55,14 @@ impl Scope<'_> {
     }
 
     fn check_nothing_is_missing(&self, task: &TaskSpec, component: &ComponentSpec) -> Result<(), Problem> {
-        let iterated = [&task.parameter_iterator, &task.artifact_iterator]
-            .into_iter()
-            .flatten()
-            .filter_map(|iterator| iterator.get("itemInput")?.as_str())
-            .collect::<Vec<_>>();
+        let iterated: Vec<&str> = [
+            task.parameter_iterator.as_ref().map(|iterator| &iterator.item_input),
+            task.artifact_iterator.as_ref().map(|iterator| &iterator.item_input),
+        ]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
         for (input, declared) in &component.input_definitions.parameters {
             let supplied = task.inputs.parameters.contains_key(input) || iterated.contains(&input.as_str());
             // A TaskConfig is made by the engine, never passed.

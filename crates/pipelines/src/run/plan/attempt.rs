@@ -40,21 +40,6 @@ impl Planner<'_> {
             .container
             .as_ref()
             .ok_or_else(|| internal("its executor is no container"))?;
-        if let Some(config) = component
-            .executor_label
-            .as_ref()
-            .and_then(|label| pipeline.kubernetes_config(label))
-        {
-            let fields: Vec<_> = config.keys().map(|field| format!("`{field}`")).collect();
-            let message = format!(
-                "the Kubernetes settings {} do not run yet in this version",
-                fields.join(", ")
-            );
-            return Err(Failure {
-                reason: Reason::NotSupported,
-                message,
-            });
-        }
         let number = u32::try_from(node.attempts.len())
             .unwrap_or(u32::MAX)
             .saturating_add(1);
@@ -72,6 +57,13 @@ impl Planner<'_> {
             parameters: &node.task.inputs.parameters,
             artifacts: runtime_artifacts(self.state, &node.task.inputs),
             context: self.context(node),
+            pipeline_root: &self.state.run.pipeline_root,
+            kubernetes: component
+                .executor_label
+                .as_ref()
+                .and_then(|label| pipeline.kubernetes_config(label)),
+            workspace_claim: None,
+            workspace_import: None,
         };
         let built = container::build(&order, self.settings)?;
         let launch = serde_json::to_value(&built.launch)
