@@ -2,6 +2,7 @@
 //! at the fields in the model; authorization and defaults are the caller's.
 
 mod artifacts;
+mod cache;
 mod experiments;
 mod launch;
 mod model;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+pub use cache::CacheFilter;
 pub use model::*;
 pub use query::{Cursor, Page};
 pub use runs::RunScope;
@@ -52,6 +54,12 @@ pub enum Error {
         id: String,
         /// What depends on it.
         dependents: &'static str,
+    },
+    /// What is asked for can only be done to a run that has ended.
+    #[error("run {id} has not ended: wait until it has, or terminate it, then try again")]
+    NotEnded {
+        /// The run.
+        id: String,
     },
     /// No such field can be filtered or sorted by.
     #[error("`{field}` is not a field that a list of {entity}s can be filtered or sorted by")]

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_api::{
-    id::{
-        ArtifactId, EventId, ExperimentId, PipelineId, PipelineVersionId, RecurringRunId, RunId, TaskId,
-    },
+    id::{ArtifactId, EventId, ExperimentId, PipelineId, PipelineVersionId, RecurringRunId, RunId, TaskId},
     launch::Failure,
     state::{RuntimeState, StorageState},
 };
@@ -492,10 +490,9 @@ pub struct RunStatus {
     pub error: Option<Failure>,
     /// Each state it was in.
     pub state_history: Vec<StateChange>,
-    /// Whether the request to stop it still stands.
-    pub termination_requested: bool,
-    /// Whether the request to go on still stands.
-    pub retry_requested: bool,
+    /// Whether it goes on because somebody asked for it: clears `retry_requested` and
+    /// `termination_requested`. A request that the engine has not seen is never cleared.
+    pub retried: bool,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
 }

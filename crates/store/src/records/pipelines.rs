@@ -333,12 +333,13 @@ pub(super) async fn keep_document(connection: &mut SqliteConnection, document: &
     Ok(digest)
 }
 
-/// Drops a document that no version and no run has any more.
+/// Drops a document that no version, run or recurring run has any more.
 pub(super) async fn drop_unused_document(connection: &mut SqliteConnection, digest: &str) -> Result<()> {
     sqlx::query(
         "DELETE FROM pipeline_documents WHERE digest = $1
              AND NOT EXISTS (SELECT 1 FROM runs WHERE document_digest = $1)
-             AND NOT EXISTS (SELECT 1 FROM pipeline_versions WHERE document_digest = $1)",
+             AND NOT EXISTS (SELECT 1 FROM pipeline_versions WHERE document_digest = $1)
+             AND NOT EXISTS (SELECT 1 FROM recurring_runs WHERE document_digest = $1)",
     )
     .bind(digest)
     .execute(connection)
@@ -358,8 +359,8 @@ async fn insert_version(connection: &mut SqliteConnection, version: &PipelineVer
     sqlx::query(
         "INSERT INTO pipeline_versions
              (id, pipeline_id, name, display_name, created_at, document_digest, description,
-              code_source_url, package_url, tags)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+              code_source_url, package_url, tags, warnings)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(version.id.to_string())
     .bind(version.pipeline_id.to_string())
@@ -371,6 +372,7 @@ async fn insert_version(connection: &mut SqliteConnection, version: &PipelineVer
     .bind(&version.code_source_url)
     .bind(&version.package_url)
     .bind(json(&version.tags))
+    .bind(json(&version.warnings))
     .execute(&mut *connection)
     .await
     .map_err(|error| Error::inserting(error, VERSION, &version.name))?;
@@ -464,6 +466,7 @@ fn read_version(fields: &Fields<'_>) -> Result<PipelineVersion> {
         package_url: fields.string("package_url")?,
         tags: fields.json("tags")?,
         document: fields.json("document")?,
+        warnings: fields.json("warnings")?,
         created_at: fields.time("created_at")?,
     })
 }

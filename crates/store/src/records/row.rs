@@ -42,6 +42,11 @@ impl<'row> Fields<'row> {
             .map_err(|error| self.unreadable(column, error))
     }
 
+    /// A yes or no, kept as a number.
+    pub(super) fn flag(&self, column: &'static str) -> Result<bool> {
+        Ok(self.int(column)? != 0)
+    }
+
     pub(super) fn optional_int(&self, column: &'static str) -> Result<Option<i64>> {
         self.row
             .try_get(column)

@@ -36,6 +36,7 @@ const ENTITY: Entity<Run> = Entity {
         field("state", "state", Kind::Text),
         field("status", "state", Kind::Text),
         field("created_at", "created_at", Kind::Time),
+        field("recurring_run_id", "recurring_run_id", Kind::OptionalText),
         field("scheduled_at", "scheduled_at", Kind::Time),
         field("finished_at", "finished_at", Kind::OptionalTime),
     ],
@@ -45,7 +46,8 @@ const ENTITY: Entity<Run> = Entity {
 
 // The condition is that of the index, word for word.
 const UNFINISHED: &str = "
-    SELECT id FROM runs WHERE state IN ('PENDING', 'RUNNING', 'CANCELING', 'PAUSED')
+    SELECT id FROM runs
+    WHERE state IN ('PENDING', 'RUNNING', 'CANCELING', 'PAUSED') OR retry_requested = 1
     ORDER BY created_at, id";
 
 /// Which runs to list.
@@ -71,43 +73,7 @@ impl Records {
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
             writer.begin().await?;
-            let experiment = experiments::experiment(&mut writer, new.experiment_id).await?;
-            let document_digest = pipelines::keep_document(&mut writer, &new.document).await?;
-            let created_at = to_micros(new.created_at);
-            let run = Run {
-                id: new.id,
-                experiment_id: new.experiment_id,
-                namespace: experiment.namespace,
-                display_name: new.display_name,
-                description: new.description,
-                storage_state: StorageState::Available,
-                pipeline_id: new.pipeline_id,
-                pipeline_version_id: new.pipeline_version_id,
-                document_digest,
-                parameters: new.parameters,
-                pipeline_root: new.pipeline_root,
-                service_account: new.service_account,
-                state: RuntimeState::Pending,
-                error: None,
-                state_history: vec![StateChange {
-                    time: created_at,
-                    state: RuntimeState::Pending,
-                    error: None,
-                }],
-                termination_requested: false,
-                created_at,
-                scheduled_at: created_at,
-                finished_at: None,
-            };
-            insert(&mut writer, &run).await?;
-            sqlx::query(
-                "UPDATE experiments SET last_run_created_at = $2
-                 WHERE id = $1 AND (last_run_created_at IS NULL OR last_run_created_at < $2)",
-            )
-            .bind(run.experiment_id.to_string())
-            .bind(created_at.as_microsecond())
-            .execute(&mut *writer)
-            .await?;
+            let run = make(&mut writer, new).await?;
             writer.commit().await?;
             records.announce(Change::RunCreated(run.id));
             Ok(run)
@@ -122,15 +88,7 @@ impl Records {
     /// [`Error::NotFound`].
     pub async fn run(&self, id: RunId) -> Result<Run> {
         let mut reader = self.database.reader().await?;
-        let row = sqlx::query("SELECT * FROM runs WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(&mut *reader)
-            .await?
-            .ok_or_else(|| Error::not_found(KIND, id))?;
-        read(&Fields {
-            table: ENTITY.table,
-            row: &row,
-        })
+        find(&mut reader, id).await
     }
 
     /// Lists runs.
@@ -148,7 +106,7 @@ impl Records {
         ENTITY.page(&mut reader, scope, list).await
     }
 
-    /// Runs that have not ended, oldest first.
+    /// Runs that have not ended, and runs that ended and are asked to go on, oldest first.
     ///
     /// # Errors
     ///
@@ -213,6 +171,31 @@ impl Records {
         .await
     }
 
+    /// Asks a run that ended to go on from what succeeded. Asking again tells the engine again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], or [`Error::NotEnded`] when the run has not ended.
+    pub async fn request_retry(&self, id: RunId) -> Result<()> {
+        let records = self.clone();
+        to_the_end(async move {
+            let mut writer = records.database.writer().await?;
+            writer.begin().await?;
+            let run = find(&mut writer, id).await?;
+            if !run.state.is_terminal() {
+                return Err(Error::NotEnded { id: id.to_string() });
+            }
+            sqlx::query("UPDATE runs SET retry_requested = 1 WHERE id = $1")
+                .bind(id.to_string())
+                .execute(&mut *writer)
+                .await?;
+            writer.commit().await?;
+            records.announce(Change::RetryRequested(id));
+            Ok(())
+        })
+        .await
+    }
+
     /// Deletes a run with its tasks, attempts, events, reports and links to artifacts. The
     /// artifacts stay.
     ///
@@ -240,14 +223,59 @@ impl Records {
     }
 }
 
+/// Makes a run in a transaction of the caller's.
+pub(super) async fn make(connection: &mut SqliteConnection, new: NewRun) -> Result<Run> {
+    let experiment = experiments::experiment(&mut *connection, new.experiment_id).await?;
+    let document_digest = pipelines::keep_document(&mut *connection, &new.document).await?;
+    let created_at = to_micros(new.created_at);
+    let run = Run {
+        id: new.id,
+        experiment_id: new.experiment_id,
+        namespace: experiment.namespace,
+        display_name: new.display_name,
+        description: new.description,
+        storage_state: StorageState::Available,
+        pipeline_id: new.pipeline_id,
+        pipeline_version_id: new.pipeline_version_id,
+        document_digest,
+        parameters: new.parameters,
+        pipeline_root: new.pipeline_root,
+        service_account: new.service_account,
+        state: RuntimeState::Pending,
+        error: None,
+        state_history: vec![StateChange {
+            time: created_at,
+            state: RuntimeState::Pending,
+            error: None,
+        }],
+        termination_requested: false,
+        retry_requested: false,
+        recurring_run_id: new.recurring_run_id,
+        created_at,
+        scheduled_at: to_micros(new.scheduled_at),
+        finished_at: None,
+    };
+    insert(&mut *connection, &run).await?;
+    sqlx::query(
+        "UPDATE experiments SET last_run_created_at = $2
+         WHERE id = $1 AND (last_run_created_at IS NULL OR last_run_created_at < $2)",
+    )
+    .bind(run.experiment_id.to_string())
+    .bind(created_at.as_microsecond())
+    .execute(connection)
+    .await?;
+    Ok(run)
+}
+
 async fn insert(connection: &mut SqliteConnection, run: &Run) -> Result<()> {
     sqlx::query(
         "INSERT INTO runs
              (id, experiment_id, namespace, display_name, storage_state, state,
               termination_requested, created_at, scheduled_at, finished_at, pipeline_id,
               pipeline_version_id, document_digest, pipeline_root, service_account, description,
-              parameters, error, state_history)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+              parameters, error, state_history, retry_requested, recurring_run_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                 $20, $21)",
     )
     .bind(run.id.to_string())
     .bind(run.experiment_id.to_string())
@@ -268,10 +296,24 @@ async fn insert(connection: &mut SqliteConnection, run: &Run) -> Result<()> {
     .bind(json(&run.parameters))
     .bind(run.error.as_ref().map(json))
     .bind(json(&run.state_history))
+    .bind(i64::from(run.retry_requested))
+    .bind(run.recurring_run_id.map(|id| id.to_string()))
     .execute(connection)
     .await
     .map_err(|error| Error::inserting(error, KIND, &run.id.to_string()))?;
     Ok(())
+}
+
+async fn find(connection: &mut SqliteConnection, id: RunId) -> Result<Run> {
+    let row = sqlx::query("SELECT * FROM runs WHERE id = $1")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await?
+        .ok_or_else(|| Error::not_found(KIND, id))?;
+    read(&Fields {
+        table: ENTITY.table,
+        row: &row,
+    })
 }
 
 /// What a time is once it was written and read.
@@ -296,7 +338,9 @@ fn read(fields: &Fields<'_>) -> Result<Run> {
         state: fields.word("state")?,
         error: fields.optional_json("error")?,
         state_history: fields.json("state_history")?,
-        termination_requested: fields.int("termination_requested")? != 0,
+        termination_requested: fields.flag("termination_requested")?,
+        retry_requested: fields.flag("retry_requested")?,
+        recurring_run_id: fields.optional_word("recurring_run_id")?,
         created_at: fields.time("created_at")?,
         scheduled_at: fields.time("scheduled_at")?,
         finished_at: fields.optional_time("finished_at")?,

@@ -4,7 +4,7 @@ use coracle_api::id::{RunId, TaskId};
 use sqlx::SqliteConnection;
 
 use super::{
-    Attempt, Change, Commit, Error, Records, Result, RunStatus, Task, TaskEvent, artifacts,
+    Attempt, Change, Commit, Error, Records, Result, RunStatus, Task, TaskEvent, artifacts, cache,
     row::{Bind, Fields, Upsert, json},
 };
 use crate::database::to_the_end;
@@ -28,6 +28,9 @@ const TASKS: Upsert = Upsert {
         "state_history",
         "inputs",
         "outputs",
+        "retries",
+        "retry_at",
+        "cached_from",
     ],
 };
 
@@ -201,7 +204,11 @@ fn check_belongs(run_id: RunId, commit: &Commit) -> Result<()> {
     let belongs = commit.tasks.iter().all(|task| task.run_id == run_id)
         && commit.attempts.iter().all(|attempt| attempt.run_id == run_id)
         && commit.events.iter().all(|event| event.run_id == run_id)
-        && commit.artifact_tasks.iter().all(|link| link.run_id == run_id);
+        && commit.artifact_tasks.iter().all(|link| link.run_id == run_id)
+        && commit
+            .cache_entries
+            .iter()
+            .all(|entry| entry.made_by.run_id == run_id);
     if belongs {
         Ok(())
     } else {
@@ -220,13 +227,17 @@ async fn write_status(
     let is_found = match status {
         Some(status) => {
             let done = sqlx::query(
-                "UPDATE runs SET state = $2, error = $3, state_history = $4, finished_at = $5 WHERE id = $1",
+                "UPDATE runs SET state = $2, error = $3, state_history = $4, finished_at = $5,
+                     termination_requested = CASE WHEN $6 = 1 THEN 0 ELSE termination_requested END,
+                     retry_requested = CASE WHEN $6 = 1 THEN 0 ELSE retry_requested END
+                 WHERE id = $1",
             )
             .bind(run_id.to_string())
             .bind(status.state.to_string())
             .bind(status.error.as_ref().map(json))
             .bind(json(&status.state_history))
             .bind(status.finished_at.map(jiff::Timestamp::as_microsecond))
+            .bind(i64::from(status.retried))
             .execute(connection)
             .await?;
             done.rows_affected() > 0
@@ -258,7 +269,8 @@ async fn write_rows(connection: &mut SqliteConnection, commit: &Commit) -> sqlx:
         .await?;
     artifacts::LINKS
         .rows(connection, commit.artifact_tasks.iter().map(artifacts::link_row))
-        .await
+        .await?;
+    cache::keep(connection, &commit.cache_entries).await
 }
 
 fn task_row(task: &Task) -> Vec<Bind> {
@@ -279,6 +291,9 @@ fn task_row(task: &Task) -> Vec<Bind> {
         Bind::json(&task.state_history),
         Bind::json(&task.inputs),
         Bind::json(&task.outputs),
+        Bind::from(i64::from(task.retries)),
+        Bind::optional_time(task.retry_at),
+        Bind::optional_json(task.cached_from.as_ref()),
     ]
 }
 
@@ -297,6 +312,9 @@ fn read_task(fields: &Fields<'_>) -> Result<Task> {
         error: fields.optional_json("error")?,
         inputs: fields.json("inputs")?,
         outputs: fields.json("outputs")?,
+        retries: fields.number("retries")?,
+        retry_at: fields.optional_time("retry_at")?,
+        cached_from: fields.optional_json("cached_from")?,
         created_at: fields.time("created_at")?,
         started_at: fields.optional_time("started_at")?,
         finished_at: fields.optional_time("finished_at")?,

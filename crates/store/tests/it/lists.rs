@@ -86,6 +86,7 @@ async fn rows_without_a_value_are_sorted_too(store: &Store) {
             state: RuntimeState::Succeeded,
             error: None,
             state_history: Vec::new(),
+            retried: false,
             finished_at: Some(at(10 - number)),
         };
         let commit = Commit {

@@ -1,7 +1,7 @@
 //! Runs, launch reports, and what is told about changes.
 
 use coracle_api::{
-    id::{RunId, TaskId},
+    id::{RecurringRunId, RunId, TaskId},
     launch::Report,
     state::{RuntimeState, StorageState},
 };
@@ -19,6 +19,7 @@ crate::conformance! {
     an_experiment_knows_when_its_last_run_was_made,
     a_run_can_be_archived_and_asked_to_stop,
     runs_that_have_not_ended_are_found,
+    a_run_that_ended_can_be_asked_to_go_on,
     a_deleted_run_leaves_nothing_but_its_artifacts,
     the_first_report_stays,
     an_attempt_is_found_by_its_token,
@@ -33,6 +34,8 @@ async fn a_run_is_made_pending_in_the_namespace_of_its_experiment(store: &Store)
     let mut new = new_run(group.id, "run");
     // Finer than the store keeps: what is returned is what will be read.
     new.created_at += jiff::SignedDuration::from_nanos(1234);
+    new.scheduled_at = at(-60);
+    new.recurring_run_id = Some(RecurringRunId::new());
     let run = records.create_run(new.clone()).await.unwrap();
     assert_eq!(run.namespace, group.namespace);
     assert_eq!(
@@ -40,6 +43,10 @@ async fn a_run_is_made_pending_in_the_namespace_of_its_experiment(store: &Store)
         (RuntimeState::Pending, StorageState::Available)
     );
     assert_eq!(run.parameters, new.parameters);
+    assert_eq!(
+        (run.scheduled_at, run.recurring_run_id),
+        (at(-60), new.recurring_run_id)
+    );
     assert_eq!(records.run(run.id).await.unwrap(), run);
     assert_eq!(
         records.document(&run.document_digest).await.unwrap(),
@@ -108,6 +115,7 @@ async fn runs_that_have_not_ended_are_found(store: &Store) {
             state,
             error: None,
             state_history: Vec::new(),
+            retried: false,
             finished_at: None,
         };
         records
@@ -127,6 +135,47 @@ async fn runs_that_have_not_ended_are_found(store: &Store) {
     assert_eq!(records.unfinished_runs().await.unwrap(), unfinished);
 }
 
+async fn a_run_that_ended_can_be_asked_to_go_on(store: &Store) {
+    let records = store.records();
+    let run = stored_run(store).await;
+    let status = |state, retried| Commit {
+        run: Some(RunStatus {
+            state,
+            error: None,
+            state_history: Vec::new(),
+            retried,
+            finished_at: None,
+        }),
+        ..Commit::default()
+    };
+    let error = records.request_retry(run.id).await.unwrap_err();
+    assert!(matches!(error, Error::NotEnded { .. }), "{error:?}");
+    assert!(!records.run(run.id).await.unwrap().retry_requested);
+    records.request_termination(run.id).await.unwrap();
+    let asked = |run: coracle_store::records::Run| (run.termination_requested, run.retry_requested);
+    records
+        .commit(run.id, status(RuntimeState::Canceled, false))
+        .await
+        .unwrap();
+    assert_eq!(records.unfinished_runs().await.unwrap(), []);
+    let mut changes = records.changes();
+    records.request_retry(run.id).await.unwrap();
+    assert_eq!(changes.try_recv().unwrap(), Change::RetryRequested(run.id));
+    assert_eq!(asked(records.run(run.id).await.unwrap()), (true, true));
+    assert_eq!(records.unfinished_runs().await.unwrap(), [run.id]);
+    records
+        .commit(run.id, status(RuntimeState::Canceled, false))
+        .await
+        .unwrap();
+    assert_eq!(asked(records.run(run.id).await.unwrap()), (true, true));
+    records
+        .commit(run.id, status(RuntimeState::Running, true))
+        .await
+        .unwrap();
+    assert_eq!(asked(records.run(run.id).await.unwrap()), (false, false));
+    assert_eq!(records.unfinished_runs().await.unwrap(), [run.id]);
+}
+
 async fn a_deleted_run_leaves_nothing_but_its_artifacts(store: &Store) {
     let records = store.records();
     let run = stored_run(store).await;
@@ -138,7 +187,7 @@ async fn a_deleted_run_leaves_nothing_but_its_artifacts(store: &Store) {
         events: vec![event(&train, "Started")],
         artifacts: vec![model.clone()],
         artifact_tasks: vec![output(&train, &model, "model")],
-        run: None,
+        ..Commit::default()
     };
     records.commit(run.id, commit.clone()).await.unwrap();
     records.put_report(train.id, 1, &report("first")).await.unwrap();
@@ -226,6 +275,7 @@ async fn changes_are_told_in_order(store: &Store) {
             state: RuntimeState::Failed,
             error: None,
         }],
+        retried: false,
         finished_at: Some(at(2)),
     };
     records
@@ -266,6 +316,7 @@ async fn what_is_not_there_is_said_to_be_missing(store: &Store) {
         records.run(id).await.map(drop),
         records.set_run_storage_state(id, StorageState::Archived).await,
         records.request_termination(id).await,
+        records.request_retry(id).await,
         records.delete_run(id).await,
         records.commit(id, Commit::default()).await,
     ] {

@@ -11,8 +11,8 @@ use coracle_api::{
 use coracle_store::{
     Store,
     records::{
-        Artifact, ArtifactTask, Attempt, Experiment, IoType, NewRun, Pipeline, PipelineVersion, Run,
-        StateChange, Task, TaskEvent, TaskIo, TaskKind,
+        Artifact, ArtifactTask, Attempt, CachedFrom, Experiment, IoType, NewRun, Pipeline, PipelineVersion,
+        Run, StateChange, Task, TaskEvent, TaskIo, TaskKind,
     },
     resources::{GroupResource, Key},
 };
@@ -76,6 +76,7 @@ pub(crate) fn version(pipeline: &Pipeline, name: &str) -> PipelineVersion {
         package_url: String::new(),
         tags: BTreeMap::new(),
         document: json!({"pipelineInfo": {"name": pipeline.name}, "root": {"version": name}}),
+        warnings: vec!["root.surprise: unknown field".to_owned()],
         created_at: at(0),
     }
 }
@@ -92,6 +93,8 @@ pub(crate) fn new_run(experiment_id: ExperimentId, name: &str) -> NewRun {
         parameters: Map::from_iter([("rate".to_owned(), json!(0.5))]),
         pipeline_root: String::new(),
         service_account: "runner".to_owned(),
+        recurring_run_id: None,
+        scheduled_at: at(0),
         created_at: at(0),
     }
 }
@@ -129,6 +132,12 @@ pub(crate) fn task(run_id: RunId, path: &str) -> Task {
             artifacts: BTreeMap::from([("data".to_owned(), vec![ArtifactId::new()])]),
         },
         outputs: TaskIo::default(),
+        retries: 2,
+        retry_at: Some(at(9)),
+        cached_from: Some(CachedFrom {
+            run_id,
+            task_id: TaskId::at(run_id, "root.before"),
+        }),
         created_at: at(1),
         started_at: Some(at(2)),
         finished_at: None,

@@ -28,13 +28,13 @@ async fn what_is_committed_is_read_back(store: &Store) {
     let (root, train) = (task(run.id, "root"), task(run.id, "root.train"));
     let (model, log) = (artifact("/models/1"), artifact("/logs/1"));
     let commit = Commit {
-        run: None,
         // A child may come before the task that holds it.
         tasks: vec![train.clone(), root.clone()],
         attempts: vec![attempt(&train, 2), attempt(&train, 1), attempt(&root, 1)],
         events: vec![event(&train, "Started"), event(&train, "Ended")],
         artifacts: vec![model.clone(), log.clone()],
         artifact_tasks: vec![output(&train, &log, "log"), output(&train, &model, "model")],
+        ..Commit::default()
     };
     records.commit(run.id, commit.clone()).await.unwrap();
 
@@ -67,12 +67,12 @@ async fn rows_are_replaced_by_key(store: &Store) {
     let run = stored_run(store).await;
     let (train, model) = (task(run.id, "root.train"), artifact("/models/1"));
     let mut commit = Commit {
-        run: None,
         tasks: vec![train.clone()],
         attempts: vec![attempt(&train, 1)],
         events: vec![event(&train, "Started")],
         artifacts: vec![model.clone()],
         artifact_tasks: vec![output(&train, &model, "model")],
+        ..Commit::default()
     };
     records.commit(run.id, commit.clone()).await.unwrap();
     records.commit(run.id, commit.clone()).await.unwrap();
@@ -112,6 +112,7 @@ async fn a_commit_is_made_wholly_or_not_at_all(store: &Store) {
             state: RuntimeState::Running,
             error: None,
             state_history: Vec::new(),
+            retried: false,
             finished_at: None,
         }),
         tasks: vec![train.clone()],
@@ -119,6 +120,7 @@ async fn a_commit_is_made_wholly_or_not_at_all(store: &Store) {
         events: vec![event(&train, "Started")],
         artifacts: vec![artifact("/models/1")],
         artifact_tasks: vec![output(&train, &artifact("/not/committed"), "model")],
+        cache_entries: Vec::new(),
     };
     let error = records.commit(run.id, commit).await.unwrap_err();
     assert!(matches!(error, Error::InvalidCommit { .. }), "{error:?}");
