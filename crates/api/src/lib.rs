@@ -9,6 +9,7 @@
 //! - [`launch`]: the contract between the engine and the launcher beside user code
 //! - [`labels`]: the labels and annotations that Coracle puts on Kubernetes objects
 //! - [`quantity`]: Kubernetes resource quantities
+//! - [`schedule`]: when recurring runs are due, and the macros in their parameters
 
 pub mod id;
 pub mod ir;
@@ -16,4 +17,5 @@ pub mod labels;
 pub mod launch;
 pub mod quantity;
 pub mod reason;
+pub mod schedule;
 pub mod state;
