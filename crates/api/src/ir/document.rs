@@ -4,6 +4,8 @@
 //! holding a `PlatformSpec`, or an object `{pipeline_spec, platform_spec}` of both, which is also
 //! how the API shows a pipeline with a platform part.
 
+mod fields;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -21,6 +23,8 @@ pub struct Document {
     pub platform: Option<Value>,
     /// The document as the API shows it: the IR, or `{pipeline_spec, platform_spec}`.
     pub value: Value,
+    /// What was noticed and does not stop it from running: fields that nobody knows, by place.
+    pub warnings: Vec<String>,
 }
 
 /// Reads a document from what a client uploaded.
@@ -92,6 +96,8 @@ fn build(pipeline: Value, platform: Option<Value>) -> Result<Document, Problem> 
         ));
     }
     validate::check(&spec)?;
+    check_workspace(&spec, platform.as_ref())?;
+    let warnings = fields::unknown(&pipeline, platform.as_ref());
     let value = match &platform {
         None => pipeline,
         Some(platform) => json!({"pipeline_spec": pipeline, "platform_spec": platform}),
@@ -100,7 +106,37 @@ fn build(pipeline: Value, platform: Option<Value>) -> Result<Document, Problem> 
         spec,
         platform,
         value,
+        warnings,
     })
+}
+
+/// An importer can only download into a workspace that there is.
+fn check_workspace(spec: &PipelineSpec, platform: Option<&Value>) -> Result<(), Problem> {
+    let config = platform.and_then(|platform| {
+        let kubernetes = platform.pointer("/platforms/kubernetes")?;
+        kubernetes
+            .get("pipelineConfig")
+            .or_else(|| kubernetes.get("pipeline_config"))
+    });
+    if config
+        .and_then(|config| config.get("workspace"))
+        .is_some_and(Value::is_object)
+    {
+        return Ok(());
+    }
+    let downloads = spec.deployment_spec.executors.iter().find(|(_, executor)| {
+        executor
+            .importer
+            .as_ref()
+            .is_some_and(|importer| importer.download_to_workspace)
+    });
+    match downloads {
+        None => Ok(()),
+        Some((label, _)) => Err(Problem::at(
+            format!("deploymentSpec.executors.{label}.importer.downloadToWorkspace"),
+            "the pipeline has no workspace: set `pipelineConfig.workspace` in its platform part",
+        )),
+    }
 }
 
 /// Says so plainly when somebody uploads another kind of file.
@@ -188,6 +224,35 @@ deploymentSpec:
             "one-step"
         );
         assert_eq!(from_value(&document.value), Ok(document));
+    }
+
+    #[test]
+    fn a_download_to_a_workspace_needs_one() {
+        let text = MINIMAL
+            .replace(
+                "{container: {image: alpine, command: [echo, hello]}}",
+                "{importer: {artifactUri: {constant: /x}, downloadToWorkspace: true}}",
+            )
+            .replace(
+                "{executorLabel: exec-say}",
+                "{executorLabel: exec-say, outputDefinitions: {artifacts: {artifact: {}}}}",
+            );
+        assert_eq!(
+            problem(&text),
+            "`deploymentSpec.executors.exec-say.importer.downloadToWorkspace`: the pipeline has no workspace: \
+             set `pipelineConfig.workspace` in its platform part"
+        );
+        let text = format!(
+            "{text}---\nplatforms: {{kubernetes: {{pipelineConfig: {{workspace: {{size: 1Gi}}}}}}}}\n"
+        );
+        assert!(parse(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn unknown_fields_are_told_and_kept() {
+        let document = parse(format!("colour: red\n{MINIMAL}").as_bytes()).expect("valid");
+        assert_eq!(document.warnings, ["`colour`: unknown field, ignored"]);
+        assert_eq!(document.value["colour"], "red");
     }
 
     #[test]

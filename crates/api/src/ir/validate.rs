@@ -6,6 +6,9 @@
 //! rest when a task is about to start.
 
 mod cycle;
+mod executor;
+mod outputs;
+mod repeat;
 mod scope;
 #[cfg(test)]
 mod tests;
@@ -13,7 +16,7 @@ mod tests;
 use serde_json::{Map, Value};
 
 use self::scope::Scope;
-use super::{ComponentSpec, DagSpec, Executor, InputParameterSpec, ParameterType, PipelineSpec};
+use super::{ComponentSpec, DagSpec, InputParameterSpec, ParameterType, PipelineSpec};
 
 /// What is wrong with a document or a parameter, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +59,7 @@ pub fn check(spec: &PipelineSpec) -> Result<(), Problem> {
         return Err(Problem::at("schemaVersion", message));
     }
     for (label, executor) in &spec.deployment_spec.executors {
-        check_executor(executor, &format!("deploymentSpec.executors.{label}"))?;
+        executor::check(executor, &format!("deploymentSpec.executors.{label}"))?;
     }
     if spec.root.dag.is_none() {
         return Err(Problem::at(
@@ -151,71 +154,22 @@ pub fn check_literals(input: &InputParameterSpec, value: &Value) -> Result<(), S
     Err(format!("{value} is not allowed; allowed are {allowed}"))
 }
 
-fn check_executor(executor: &Executor, path: &str) -> Result<(), Problem> {
-    let Executor {
-        container,
-        importer,
-        resolver,
-        custom_job,
-    } = executor;
-    match (container, importer) {
-        (Some(container), None) => {
-            if container.image.trim().is_empty() {
-                return Err(Problem::at(
-                    format!("{path}.container.image"),
-                    "missing: a container needs an image",
-                ));
-            }
-        }
-        (None, Some(importer)) => {
-            if importer.artifact_uri.constant.is_none() && importer.artifact_uri.runtime_parameter.is_none() {
-                return Err(Problem::at(
-                    format!("{path}.importer.artifactUri"),
-                    "missing: nothing to import",
-                ));
-            }
-        }
-        (Some(_), Some(_)) => {
-            return Err(Problem::at(
-                path,
-                "expected `container` or `importer`, found both",
-            ));
-        }
-        (None, None) => {
-            let what = match (resolver, custom_job) {
-                (Some(_), _) => "the executor `resolver` is not supported",
-                (_, Some(_)) => "the executor `customJob` belongs to a cloud service and is not supported",
-                (None, None) => "unknown executor",
-            };
-            return Err(Problem::at(
-                path,
-                format!("{what}: expected `container` or `importer`"),
-            ));
-        }
-    }
-    Ok(())
-}
-
 fn check_component(spec: &PipelineSpec, component: &ComponentSpec, path: &str) -> Result<(), Problem> {
     for (name, input) in &component.input_definitions.parameters {
         if let Some(default) = &input.default_value
             && !default.is_null()
         {
             let at = || format!("{path}.inputDefinitions.parameters.{name}.defaultValue");
-            input
+            let default = input
                 .parameter_type
                 .coerce(default.clone())
                 .map_err(|error| Problem::at(at(), error.to_string()))?;
+            check_literals(input, &default).map_err(|message| Problem::at(at(), message))?;
         }
     }
     match (&component.dag, &component.executor_label) {
         (Some(dag), None) => check_dag(spec, component, dag, &format!("{path}.dag")),
-        (None, Some(label)) if spec.deployment_spec.executors.contains_key(label) => Ok(()),
-        (None, Some(label)) => {
-            let known = listing(spec.deployment_spec.executors.keys());
-            let message = format!("there is no executor `{label}`; deploymentSpec.executors holds {known}");
-            Err(Problem::at(format!("{path}.executorLabel"), message))
-        }
+        (None, Some(label)) => executor::check_component(spec, component, label, path),
         (Some(_), Some(_)) => Err(Problem::at(path, "expected `dag` or `executorLabel`, found both")),
         (None, None) => Err(Problem::at(
             path,
@@ -247,79 +201,7 @@ fn check_dag(spec: &PipelineSpec, holder: &ComponentSpec, dag: &DagSpec, path: &
             message,
         ));
     }
-    check_dag_outputs(spec, holder, dag, path)
-}
-
-fn check_dag_outputs(
-    spec: &PipelineSpec,
-    holder: &ComponentSpec,
-    dag: &DagSpec,
-    path: &str,
-) -> Result<(), Problem> {
-    let producer = |task: &str, at: String| {
-        let found = dag.tasks.get(task).and_then(|task| spec.component_of(task));
-        found.ok_or_else(|| {
-            Problem::at(
-                at,
-                format!(
-                    "there is no task `{task}` here; tasks are {}",
-                    listing(dag.tasks.keys())
-                ),
-            )
-        })
-    };
-    for (name, output) in &dag.outputs.parameters {
-        let path = format!("{path}.outputs.parameters.{name}");
-        if !holder.output_definitions.parameters.contains_key(name) {
-            return Err(Problem::at(
-                path,
-                "the component declares no such output parameter",
-            ));
-        }
-        let several = output
-            .value_from_oneof
-            .iter()
-            .flat_map(|oneof| &oneof.parameter_selectors);
-        let selectors: Vec<_> = output.value_from_parameter.iter().chain(several).collect();
-        if selectors.is_empty() {
-            return Err(Problem::at(
-                path,
-                "expected `valueFromParameter` or `valueFromOneof`",
-            ));
-        }
-        for selector in selectors {
-            let component = producer(&selector.producer_subtask, path.clone())?;
-            if !component
-                .output_definitions
-                .parameters
-                .contains_key(&selector.output_parameter_key)
-            {
-                let (task, key) = (&selector.producer_subtask, &selector.output_parameter_key);
-                return Err(Problem::at(
-                    path,
-                    format!("task `{task}` has no output parameter `{key}`"),
-                ));
-            }
-        }
-    }
-    for (name, output) in &dag.outputs.artifacts {
-        let path = format!("{path}.outputs.artifacts.{name}");
-        for selector in &output.artifact_selectors {
-            let component = producer(&selector.producer_subtask, path.clone())?;
-            if !component
-                .output_definitions
-                .artifacts
-                .contains_key(&selector.output_artifact_key)
-            {
-                let (task, key) = (&selector.producer_subtask, &selector.output_artifact_key);
-                return Err(Problem::at(
-                    path,
-                    format!("task `{task}` has no output artifact `{key}`"),
-                ));
-            }
-        }
-    }
-    Ok(())
+    outputs::check(spec, holder, dag, path)
 }
 
 fn listing<'a>(names: impl Iterator<Item = &'a String>) -> String {

@@ -1,6 +1,6 @@
 //! One task: whether everything it names is there, and of a type that fits.
 
-use super::{Problem, check_literals, listing};
+use super::{Problem, check_literals, listing, outputs::is_loop};
 use crate::ir::{
     ArtifactSource, ComponentSpec, DagSpec, InputParameterSpec, ParameterSource, ParameterType, PipelineSpec,
     TaskSpec,
@@ -44,20 +44,36 @@ impl Scope<'_> {
             self.check_parameter(input, source, declared)?;
         }
         for (input, source) in &task.inputs.artifacts {
-            if !component.input_definitions.artifacts.contains_key(input) {
+            let Some(declared) = component.input_definitions.artifacts.get(input) else {
                 let known = listing(component.input_definitions.artifacts.keys());
                 let message = format!("component `{name}` has no input artifact `{input}`; it takes {known}");
                 return Err(self.problem(&format!("inputs.artifacts.{input}"), message));
-            }
+            };
             self.check_artifact(input, source)?;
+            let looped = source
+                .task_output_artifact
+                .as_ref()
+                .filter(|output| self.is_loop(&output.producer_task));
+            if let Some(output) = looped.filter(|_| !declared.is_artifact_list) {
+                let message = format!(
+                    "`{}` is a loop and makes a list of artifacts, and this input takes one",
+                    output.producer_task
+                );
+                return Err(self.problem(&format!("inputs.artifacts.{input}"), message));
+            }
         }
+        self.check_repeats(task, component)?;
         self.check_nothing_is_missing(task, component)
     }
 
     fn check_nothing_is_missing(&self, task: &TaskSpec, component: &ComponentSpec) -> Result<(), Problem> {
         let iterated: Vec<&str> = [
-            task.parameter_iterator.as_ref().map(|iterator| &iterator.item_input),
-            task.artifact_iterator.as_ref().map(|iterator| &iterator.item_input),
+            task.parameter_iterator
+                .as_ref()
+                .map(|iterator| &iterator.item_input),
+            task.artifact_iterator
+                .as_ref()
+                .map(|iterator| &iterator.item_input),
         ]
         .into_iter()
         .flatten()
@@ -131,9 +147,12 @@ impl Scope<'_> {
             let made = outputs
                 .get(&output.output_parameter_key)
                 .map(|made| made.parameter_type);
-            let iterated = self.is_loop(&output.producer_task);
-            // A loop's outputs are lists of what its component declares.
-            self.check_types(&field, source, made.filter(|_| !iterated), declared)?;
+            let made = if self.is_loop(&output.producer_task) {
+                Some(ParameterType::List)
+            } else {
+                made
+            };
+            self.check_types(&field, source, made, declared)?;
         }
         if let Some(status) = task_final_status {
             self.producer(
@@ -189,8 +208,7 @@ impl Scope<'_> {
     }
 
     fn is_loop(&self, task: &str) -> bool {
-        let task = self.dag.tasks.get(task);
-        task.is_some_and(|task| task.parameter_iterator.is_some() || task.artifact_iterator.is_some())
+        self.dag.tasks.get(task).is_some_and(is_loop)
     }
 
     fn check_artifact(&self, input: &str, source: &ArtifactSource) -> Result<(), Problem> {
@@ -242,7 +260,7 @@ impl Scope<'_> {
         })
     }
 
-    fn problem(&self, field: &str, message: impl Into<String>) -> Problem {
+    pub(super) fn problem(&self, field: &str, message: impl Into<String>) -> Problem {
         Problem::at(format!("{}.{field}", self.path), message)
     }
 }

@@ -175,6 +175,144 @@ fn a_component_that_holds_itself_is_refused() {
     );
 }
 
+/// Changes the pipeline's task `a` and expects the problem at that task.
+fn check_task_refused(changes: Value, expected: &str) {
+    let mut document = pipeline();
+    for (name, value) in changes.as_object().expect("object") {
+        document["root"]["dag"]["tasks"]["a"][name] = value.clone();
+    }
+    let problem = check(&read(&document)).expect_err(expected);
+    assert_eq!(problem.to_string(), format!("`root.dag.tasks.a.{expected}"));
+}
+
+#[test]
+fn a_loop_that_cannot_be_gone_through_is_refused_at_its_place() {
+    let over = |items: Value| json!({"parameterIterator": {"itemInput": "steps", "items": items}});
+    let mut document = pipeline();
+    // What a loop makes is a list, and `b` takes a number.
+    document["root"]["dag"]["tasks"]["a"]["parameterIterator"] =
+        json!({"itemInput": "steps", "items": {"raw": "[1, 2]"}});
+    assert_eq!(
+        check(&read(&document)).expect_err("types").to_string(),
+        "`root.dag.tasks.b.inputs.parameters.score`: expected NUMBER_DOUBLE, and the value passed here is of type LIST"
+    );
+    document["root"]["dag"]["tasks"]["b"]["inputs"]["parameters"] =
+        json!({"score": {"runtimeValue": {"constant": 1}}});
+    assert_eq!(
+        check(&read(&document)).expect_err("one artifact").to_string(),
+        "`root.dag.tasks.b.inputs.artifacts.model`: `a` is a loop and makes a list of artifacts, and this input takes one"
+    );
+    document["components"]["comp-b"]["inputDefinitions"]["artifacts"]["model"]["isArtifactList"] =
+        json!(true);
+    assert_eq!(check(&read(&document)), Ok(()));
+
+    check_task_refused(
+        json!({"parameterIterator": {"itemInput": "item", "items": {"raw": "[]"}}}),
+        "parameterIterator.itemInput`: component `comp-a` has no input parameter `item` for the element; it takes `rate`, `steps`",
+    );
+    check_task_refused(
+        over(json!({})),
+        "parameterIterator.items`: expected one of `raw` and `inputParameter`",
+    );
+    check_task_refused(
+        over(json!({"raw": "[]", "inputParameter": "rate"})),
+        "parameterIterator.items`: expected one of `raw` and `inputParameter`",
+    );
+    check_task_refused(
+        over(json!({"raw": "{}"})),
+        "parameterIterator.items.raw`: expected a JSON list, found other JSON",
+    );
+    check_task_refused(
+        over(json!({"raw": "[1, \"two\"]"})),
+        r#"parameterIterator.items.raw[1]`: expected NUMBER_INTEGER, found the text "two""#,
+    );
+    check_task_refused(
+        over(json!({"inputParameter": "list"})),
+        "parameterIterator.items.inputParameter`: the task has no input parameter `list` to go over; it has `rate`, `steps`",
+    );
+    check_task_refused(
+        over(json!({"inputParameter": "steps"})),
+        "parameterIterator.items.inputParameter`: the loop's input `steps` is of a type that holds no list: expected LIST, or STRING holding JSON",
+    );
+    check_task_refused(
+        json!({"artifactIterator": {"itemInput": "model", "items": {"inputArtifact": "models"}}}),
+        "artifactIterator.itemInput`: component `comp-a` has no input artifact `model` for the element; it takes none",
+    );
+}
+
+#[test]
+fn retries_that_make_no_sense_are_refused_at_their_place() {
+    let policy = |field: &str, value: Value| json!({"retryPolicy": {"maxRetryCount": 2, field: value}});
+    check_task_refused(
+        policy("backoffDuration", json!("soon")),
+        "retryPolicy.backoffDuration`: expected seconds such as `30s` or `1.5s`, found `soon`",
+    );
+    check_task_refused(
+        policy("backoffMaxDuration", json!("-1s")),
+        "retryPolicy.backoffMaxDuration`: expected seconds such as `30s` or `1.5s`, found `-1s`",
+    );
+    check_task_refused(
+        policy("backoffFactor", json!(0.5)),
+        "retryPolicy.backoffFactor`: expected 1 or more, found 0.5",
+    );
+}
+
+#[test]
+fn executors_are_checked_against_what_they_need() {
+    let executor = "/deploymentSpec/executors/exec-a";
+    check_refused(
+        executor,
+        json!({"container": {"image": "x", "env": [{"name": ""}]}}),
+        "`deploymentSpec.executors.exec-a.container.env[0].name`: `` cannot be the name of a variable",
+    );
+    let mut document = pipeline();
+    document["deploymentSpec"]["executors"]["exec-a"] =
+        json!({"container": {"image": "x", "resources": {"resourceMemoryLimit": "much"}}});
+    let problem = check(&read(&document)).expect_err("no quantity");
+    assert_eq!(
+        problem.path,
+        "deploymentSpec.executors.exec-a.container.resources.resourceMemoryLimit"
+    );
+    check_refused(
+        executor,
+        json!({"importer": {"artifactUri": {"constant": 7}}}),
+        "`deploymentSpec.executors.exec-a.importer.artifactUri.constant`: expected text with a URI, found 7",
+    );
+    check_refused(
+        executor,
+        json!({"importer": {"artifactUri": {"runtimeParameter": "uri"}}}),
+        "`deploymentSpec.executors.exec-a.importer.artifactUri.runtimeParameter`: the importer's component has no input parameter `uri`; it takes `rate`, `steps`",
+    );
+}
+
+#[test]
+fn outputs_of_a_dag_are_of_the_type_it_declares() {
+    let outputs = |parameter: Value, artifact: Value| {
+        let mut document = pipeline();
+        document["root"]["outputDefinitions"] = json!({
+            "parameters": {"done": {"parameterType": "BOOLEAN"}, "text": {"parameterType": "STRING"}},
+            "artifacts": {"model": {}},
+        });
+        document["root"]["dag"]["outputs"] = json!({"parameters": parameter, "artifacts": artifact});
+        check(&read(&document)).map_err(|problem| problem.to_string())
+    };
+    let score = json!({"valueFromParameter": {"producerSubtask": "a", "outputParameterKey": "score"}});
+    let model = json!({"artifactSelectors": [{"producerSubtask": "a", "outputArtifactKey": "model"}]});
+    assert_eq!(outputs(json!({"text": score}), json!({"model": model})), Ok(()));
+    assert_eq!(
+        outputs(json!({"done": score}), json!({})),
+        Err("`root.dag.outputs.parameters.done`: expected BOOLEAN, and output `score` of task `a` is of type NUMBER_DOUBLE".to_owned())
+    );
+    assert_eq!(
+        outputs(json!({}), json!({"model": {}})),
+        Err("`root.dag.outputs.artifacts.model`: expected one of `artifactSelectors` or more".to_owned())
+    );
+    assert_eq!(
+        outputs(json!({}), json!({"other": model})),
+        Err("`root.dag.outputs.artifacts.other`: the component declares no such output artifact".to_owned())
+    );
+}
+
 #[test]
 fn run_parameters_are_checked_against_what_the_pipeline_takes() {
     let spec = read(&pipeline());
