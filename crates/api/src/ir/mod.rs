@@ -222,6 +222,42 @@ pub struct ComponentSpec {
     /// The executor's label, for a leaf.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor_label: Option<String>,
+    /// Settings of the task that are handed to its `TaskConfig` input.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub task_config_passthroughs: Vec<TaskConfigPassthrough>,
+}
+
+/// A setting of a task that is handed to its `TaskConfig` input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskConfigPassthrough {
+    /// Which.
+    #[serde(default)]
+    pub field: TaskConfigField,
+    /// Whether it holds for the task itself too.
+    #[serde(default)]
+    pub apply_to_task: bool,
+}
+
+/// A kind of setting of a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TaskConfigField {
+    /// None.
+    #[default]
+    None,
+    /// Requests and limits.
+    Resources,
+    /// Environment variables.
+    Env,
+    /// Which machines and neighbours are wanted.
+    KubernetesAffinity,
+    /// Tolerated taints.
+    KubernetesTolerations,
+    /// Labels of machines.
+    KubernetesNodeSelector,
+    /// Claims, Secrets and ConfigMaps as folders.
+    KubernetesVolumes,
 }
 
 /// What a component takes.

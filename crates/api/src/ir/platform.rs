@@ -5,6 +5,15 @@
 //! form. kfp writes both spellings of a field's name, camelCase and snake_case, depending on how
 //! it got there; both are read.
 
+mod executor;
+
+pub use executor::{
+    ConfigMapAsEnv, ConfigMapAsVolume, ConfigMapKeyToEnv, EmptyDirMount, EnabledSharedMemory, FieldPathAsEnv,
+    GenericEphemeralVolume, ImagePullSecret, InitContainer, InitContainerEnv, InitContainerMount,
+    InitContainerResources, InvalidSetting, KubernetesExecutorConfig, NodeAffinityTerm, NodeSelector,
+    PodAffinityTerm, PodMetadata, PvcMount, SecretAsEnv, SecretAsVolume, SecretKeyToEnv, SecurityContext,
+    SelectorRequirement, Toleration,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
