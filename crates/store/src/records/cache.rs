@@ -7,8 +7,9 @@ use sqlx::SqliteConnection;
 
 use super::{
     CacheEntry, CachedFrom, Page, Records, Result,
-    query::{Entity, Kind, List, field},
-    row::{Bind, Fields, Upsert, bound},
+    entity::{Entity, Kind, field},
+    query::List,
+    row::{Bind, Fields, Upsert, bound, places},
 };
 use crate::database::to_the_end;
 
@@ -71,17 +72,8 @@ impl Records {
         key: &str,
     ) -> Result<Option<CacheEntry>> {
         let mut reader = self.database.reader().await?;
-        sqlx::query("SELECT * FROM cache_entries WHERE id = $1")
-            .bind(id(namespace, pipeline_name, key))
-            .fetch_optional(&mut *reader)
-            .await?
-            .map(|row| {
-                read(&Fields {
-                    table: ENTITY.table,
-                    row: &row,
-                })
-            })
-            .transpose()
+        let id = Bind::Text(Some(id(namespace, pipeline_name, key)));
+        ENTITY.first(&mut reader, "id = $1", vec![id]).await
     }
 
     /// Lists the entries of a namespace, or of all. They can be filtered by `key`,
@@ -157,11 +149,10 @@ pub(super) async fn forget_artifacts(
     connection: &mut SqliteConnection,
     artifacts: &[ArtifactId],
 ) -> sqlx::Result<()> {
-    let places: Vec<_> = (1..=artifacts.len()).map(|place| format!("${place}")).collect();
     let sql = format!(
         "DELETE FROM cache_entries
          WHERE id IN (SELECT entry_id FROM cache_artifacts WHERE artifact_id IN ({}))",
-        places.join(", ")
+        places(artifacts.len())
     );
     bound(sql, artifacts.iter().map(Bind::word).collect())
         .execute(connection)

@@ -4,9 +4,12 @@ use coracle_api::{id::ExperimentId, state::StorageState};
 use sqlx::SqliteConnection;
 
 use super::{
-    Error, Experiment, Page, Records, Result,
-    query::{Entity, Kind, List, field},
+    Change, Error, Experiment, Page, Records, Result,
+    entity::{Entity, Kind, field},
+    query::List,
+    recurring,
     row::{Bind, Fields},
+    runs,
 };
 use crate::database::to_the_end;
 
@@ -73,7 +76,7 @@ impl Records {
     /// [`Error::NotFound`].
     pub async fn experiment(&self, id: ExperimentId) -> Result<Experiment> {
         let mut reader = self.database.reader().await?;
-        experiment(&mut reader, id).await
+        ENTITY.find(&mut reader, id).await
     }
 
     /// The experiment of that name, or none.
@@ -83,18 +86,10 @@ impl Records {
     /// When the database fails.
     pub async fn experiment_named(&self, namespace: &str, name: &str) -> Result<Option<Experiment>> {
         let mut reader = self.database.reader().await?;
-        sqlx::query("SELECT * FROM experiments WHERE namespace = $1 AND name = $2")
-            .bind(namespace)
-            .bind(name)
-            .fetch_optional(&mut *reader)
-            .await?
-            .map(|row| {
-                read(&Fields {
-                    table: ENTITY.table,
-                    row: &row,
-                })
-            })
-            .transpose()
+        let name = vec![Bind::from(namespace), Bind::from(name)];
+        ENTITY
+            .first(&mut reader, "namespace = $1 AND name = $2", name)
+            .await
     }
 
     /// Lists the experiments of a namespace, or of all.
@@ -108,7 +103,8 @@ impl Records {
         ENTITY.page(&mut reader, scope.into_iter().collect(), list).await
     }
 
-    /// Shows or archives an experiment. Its runs are left as they are.
+    /// Shows or archives an experiment. Archiving it archives its runs and disables its recurring
+    /// runs; showing it again leaves these as they are, as in KFP.
     ///
     /// # Errors
     ///
@@ -117,21 +113,24 @@ impl Records {
         let records = self.clone();
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
-            let done = sqlx::query("UPDATE experiments SET storage_state = $2 WHERE id = $1")
-                .bind(id.to_string())
-                .bind(state.to_string())
-                .execute(&mut *writer)
-                .await?;
-            if done.rows_affected() == 0 {
-                Err(Error::not_found(KIND, id))
-            } else {
-                Ok(())
+            writer.begin().await?;
+            let storage_state = vec![("storage_state", Bind::word(state))];
+            ENTITY.set(&mut writer, id, storage_state).await?;
+            let mut disabled = Vec::new();
+            if state == StorageState::Archived {
+                runs::archive_of(&mut writer, id).await?;
+                disabled = recurring::disable_of(&mut writer, id).await?;
             }
+            writer.commit().await?;
+            for id in disabled {
+                records.announce(Change::RecurringRunChanged(id));
+            }
+            Ok(())
         })
         .await
     }
 
-    /// Deletes an experiment. Its runs stay, as in KFP.
+    /// Deletes an experiment. Its runs and recurring runs stay, as in KFP.
     ///
     /// # Errors
     ///
@@ -140,30 +139,14 @@ impl Records {
         let records = self.clone();
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
-            let done = sqlx::query("DELETE FROM experiments WHERE id = $1")
-                .bind(id.to_string())
-                .execute(&mut *writer)
-                .await?;
-            if done.rows_affected() == 0 {
-                Err(Error::not_found(KIND, id))
-            } else {
-                Ok(())
-            }
+            ENTITY.delete(&mut writer, id).await
         })
         .await
     }
 }
 
 pub(super) async fn experiment(connection: &mut SqliteConnection, id: ExperimentId) -> Result<Experiment> {
-    let row = sqlx::query("SELECT * FROM experiments WHERE id = $1")
-        .bind(id.to_string())
-        .fetch_optional(connection)
-        .await?
-        .ok_or_else(|| Error::not_found(KIND, id))?;
-    read(&Fields {
-        table: ENTITY.table,
-        row: &row,
-    })
+    ENTITY.find(connection, id).await
 }
 
 fn read(fields: &Fields<'_>) -> Result<Experiment> {

@@ -3,11 +3,13 @@
 
 mod artifacts;
 mod cache;
+mod entity;
 mod experiments;
 mod launch;
 mod model;
 mod pipelines;
 pub mod query;
+mod recurring;
 mod row;
 mod runs;
 mod tasks;

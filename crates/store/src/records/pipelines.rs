@@ -9,7 +9,8 @@ use sqlx::SqliteConnection;
 
 use super::{
     Error, Page, Pipeline, PipelineVersion, Records, Result,
-    query::{Entity, Kind, List, field},
+    entity::{Entity, Kind, field},
+    query::List,
     row::{Bind, Fields, json},
 };
 use crate::database::to_the_end;
@@ -96,15 +97,7 @@ impl Records {
     /// [`Error::NotFound`].
     pub async fn pipeline(&self, id: PipelineId) -> Result<Pipeline> {
         let mut reader = self.database.reader().await?;
-        let row = sqlx::query("SELECT * FROM pipelines WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(&mut *reader)
-            .await?
-            .ok_or_else(|| Error::not_found(PIPELINE, id))?;
-        read_pipeline(&Fields {
-            table: PIPELINES.table,
-            row: &row,
-        })
+        PIPELINES.find(&mut reader, id).await
     }
 
     /// The pipeline of that name, or none.
@@ -114,18 +107,10 @@ impl Records {
     /// When the database fails.
     pub async fn pipeline_named(&self, namespace: &str, name: &str) -> Result<Option<Pipeline>> {
         let mut reader = self.database.reader().await?;
-        sqlx::query("SELECT * FROM pipelines WHERE namespace = $1 AND name = $2")
-            .bind(namespace)
-            .bind(name)
-            .fetch_optional(&mut *reader)
-            .await?
-            .map(|row| {
-                read_pipeline(&Fields {
-                    table: PIPELINES.table,
-                    row: &row,
-                })
-            })
-            .transpose()
+        let name = vec![Bind::from(namespace), Bind::from(name)];
+        PIPELINES
+            .first(&mut reader, "namespace = $1 AND name = $2", name)
+            .await
     }
 
     /// Lists the pipelines of a namespace, or of all.
@@ -171,13 +156,7 @@ impl Records {
                 .bind(&pipeline)
                 .execute(&mut *writer)
                 .await?;
-            let done = sqlx::query("DELETE FROM pipelines WHERE id = $1")
-                .bind(&pipeline)
-                .execute(&mut *writer)
-                .await?;
-            if done.rows_affected() == 0 {
-                return Err(Error::not_found(PIPELINE, id));
-            }
+            PIPELINES.delete(&mut writer, id).await?;
             writer.commit().await?;
             Ok(())
         })
@@ -213,20 +192,7 @@ impl Records {
         id: PipelineVersionId,
     ) -> Result<PipelineVersion> {
         let mut reader = self.database.reader().await?;
-        let row = sqlx::query(
-            "SELECT pipeline_versions.*, pipeline_documents.document FROM pipeline_versions
-             JOIN pipeline_documents ON pipeline_documents.digest = pipeline_versions.document_digest
-             WHERE pipeline_versions.id = $1 AND pipeline_versions.pipeline_id = $2",
-        )
-        .bind(id.to_string())
-        .bind(pipeline_id.to_string())
-        .fetch_optional(&mut *reader)
-        .await?
-        .ok_or_else(|| Error::not_found(VERSION, id))?;
-        read_version(&Fields {
-            table: VERSIONS.table,
-            row: &row,
-        })
+        version_of(&mut reader, pipeline_id, id).await
     }
 
     /// The pipeline's newest version, or none.
@@ -236,22 +202,11 @@ impl Records {
     /// When the database fails.
     pub async fn latest_pipeline_version(&self, pipeline_id: PipelineId) -> Result<Option<PipelineVersion>> {
         let mut reader = self.database.reader().await?;
-        sqlx::query(
-            "SELECT pipeline_versions.*, pipeline_documents.document FROM pipeline_versions
-             JOIN pipeline_documents ON pipeline_documents.digest = pipeline_versions.document_digest
-             WHERE pipeline_versions.pipeline_id = $1
-             ORDER BY pipeline_versions.created_at DESC, pipeline_versions.id DESC LIMIT 1",
-        )
-        .bind(pipeline_id.to_string())
-        .fetch_optional(&mut *reader)
-        .await?
-        .map(|row| {
-            read_version(&Fields {
-                table: VERSIONS.table,
-                row: &row,
-            })
-        })
-        .transpose()
+        let newest = "pipeline_versions.pipeline_id = $1
+             ORDER BY pipeline_versions.created_at DESC, pipeline_versions.id DESC";
+        VERSIONS
+            .first(&mut reader, newest, vec![Bind::word(pipeline_id)])
+            .await
     }
 
     /// Lists the versions of a pipeline.
@@ -318,6 +273,18 @@ impl Records {
         }
         .json("document")
     }
+}
+
+async fn version_of(
+    connection: &mut SqliteConnection,
+    pipeline_id: PipelineId,
+    id: PipelineVersionId,
+) -> Result<PipelineVersion> {
+    let both = "pipeline_versions.id = $1 AND pipeline_versions.pipeline_id = $2";
+    VERSIONS
+        .first(connection, both, vec![Bind::word(id), Bind::word(pipeline_id)])
+        .await?
+        .ok_or_else(|| Error::not_found(VERSION, id))
 }
 
 /// Keeps a document, unless it is kept already, and returns its digest.

@@ -9,7 +9,8 @@ use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Error, Result,
-    row::{Bind, Fields, bound},
+    entity::{Entity, Field, Kind},
+    row::{Bind, bound},
 };
 
 /// More values than this in one predicate are refused.
@@ -115,41 +116,6 @@ pub struct Page<T> {
     pub next: Option<Cursor>,
 }
 
-/// How an entity is listed.
-pub(super) struct Entity<T> {
-    /// E.g. `run`.
-    pub(super) name: &'static str,
-    /// The table that is counted and filtered.
-    pub(super) table: &'static str,
-    /// What is read of the rows of a page.
-    pub(super) columns: &'static str,
-    /// What is joined to the rows of a page. Neither adds nor drops rows.
-    pub(super) join: &'static str,
-    pub(super) fields: &'static [Field],
-    pub(super) has_tags: bool,
-    pub(super) read: fn(&Fields<'_>) -> Result<T>,
-}
-
-/// A field that lists can be filtered and sorted by.
-pub(super) struct Field {
-    pub(super) name: &'static str,
-    pub(super) column: &'static str,
-    pub(super) kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Text,
-    OptionalText,
-    Time,
-    OptionalTime,
-}
-
-/// Short for a table of fields.
-pub(super) const fn field(name: &'static str, column: &'static str, kind: Kind) -> Field {
-    Field { name, column, kind }
-}
-
 impl<T> Entity<T> {
     /// One page of the rows for which `scope` holds: columns that equal values.
     pub(super) async fn page(
@@ -172,15 +138,7 @@ impl<T> Entity<T> {
             Some(last) if has_more => Some(cursor_at(sort, last)?),
             _ => None,
         };
-        let items = rows
-            .iter()
-            .map(|row| {
-                (self.read)(&Fields {
-                    table: self.table,
-                    row,
-                })
-            })
-            .collect::<Result<_>>()?;
+        let items = self.read_all(&rows)?;
         Ok(Page { items, total, next })
     }
 
@@ -236,16 +194,6 @@ impl<T> Entity<T> {
                 binds: sql.binds,
             },
         ))
-    }
-
-    pub(super) fn field(&self, name: &str) -> Result<&'static Field> {
-        self.fields
-            .iter()
-            .find(|field| field.name == name)
-            .ok_or_else(|| Error::UnknownField {
-                entity: self.name,
-                field: name.to_owned(),
-            })
     }
 
     /// What rows are sorted by. Never null, for databases differ in where nulls go.

@@ -13,6 +13,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Rows written by one statement. A fixed number, so that the statement is prepared once.
 const BATCH: usize = 32;
 
+/// Ids looked up by one statement.
+pub(super) const LOOKED_UP: usize = 500;
+
 /// A row being read.
 pub(super) struct Fields<'row> {
     pub(super) table: &'static str,
@@ -181,6 +184,12 @@ pub(super) fn bound(
         })
 }
 
+/// `$1, $2, …`
+pub(super) fn places(count: usize) -> String {
+    let places: Vec<_> = (1..=count).map(|place| format!("${place}")).collect();
+    places.join(", ")
+}
+
 /// A table that rows are put into: inserted, or replaced when the key is taken.
 pub(super) struct Upsert {
     pub(super) table: &'static str,
@@ -206,7 +215,23 @@ impl Upsert {
         Ok(())
     }
 
+    /// Inserts one row. That its key is taken is an error.
+    pub(super) async fn insert(&self, connection: &mut SqliteConnection, row: Vec<Bind>) -> sqlx::Result<()> {
+        bound(self.insert_sql(1), row).execute(connection).await?;
+        Ok(())
+    }
+
     fn sql(&self, rows: usize) -> String {
+        let set: Vec<_> = self
+            .rest
+            .iter()
+            .map(|column| format!("{column} = excluded.{column}"))
+            .collect();
+        let (insert, key, set) = (self.insert_sql(rows), self.key.join(", "), set.join(", "));
+        format!("{insert} ON CONFLICT ({key}) DO UPDATE SET {set}")
+    }
+
+    fn insert_sql(&self, rows: usize) -> String {
         let Self { table, key, rest } = self;
         let width = key.len() + rest.len();
         let columns = [*key, *rest].concat().join(", ");
@@ -219,12 +244,7 @@ impl Upsert {
             })
             .collect::<Vec<_>>()
             .join(", ");
-        let set: Vec<_> = rest
-            .iter()
-            .map(|column| format!("{column} = excluded.{column}"))
-            .collect();
-        let (key, set) = (key.join(", "), set.join(", "));
-        format!("INSERT INTO {table} ({columns}) VALUES {values} ON CONFLICT ({key}) DO UPDATE SET {set}")
+        format!("INSERT INTO {table} ({columns}) VALUES {values}")
     }
 }
 

@@ -8,8 +8,10 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
 use super::{
-    Change, Error, NewRun, Page, Records, Result, Run, StateChange, experiments, pipelines,
-    query::{Entity, Kind, List, field},
+    Change, Error, NewRun, Page, Records, Result, Run, StateChange,
+    entity::{Entity, Kind, field},
+    experiments, pipelines,
+    query::List,
     row::{Bind, Fields, json},
 };
 use crate::database::to_the_end;
@@ -50,7 +52,7 @@ const UNFINISHED: &str = "
     WHERE state IN ('PENDING', 'RUNNING', 'CANCELING', 'PAUSED') OR retry_requested = 1
     ORDER BY created_at, id";
 
-/// Which runs to list.
+/// Which runs, or recurring runs, to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunScope {
     /// Those of a namespace.
@@ -59,6 +61,17 @@ pub enum RunScope {
     Experiment(ExperimentId),
     /// All.
     All,
+}
+
+impl RunScope {
+    /// The columns that must equal values.
+    pub(super) fn columns(self) -> Vec<(&'static str, Bind)> {
+        match self {
+            Self::Namespace(namespace) => vec![("namespace", Bind::Text(Some(namespace)))],
+            Self::Experiment(id) => vec![("experiment_id", Bind::word(id))],
+            Self::All => Vec::new(),
+        }
+    }
 }
 
 impl Records {
@@ -88,7 +101,17 @@ impl Records {
     /// [`Error::NotFound`].
     pub async fn run(&self, id: RunId) -> Result<Run> {
         let mut reader = self.database.reader().await?;
-        find(&mut reader, id).await
+        ENTITY.find(&mut reader, id).await
+    }
+
+    /// The runs with these ids that exist, in no order.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn runs_by_ids(&self, ids: &[RunId]) -> Result<Vec<Run>> {
+        let mut reader = self.database.reader().await?;
+        ENTITY.with_ids(&mut reader, ids).await
     }
 
     /// Lists runs.
@@ -97,13 +120,8 @@ impl Records {
     ///
     /// [`Error::UnknownField`], [`Error::InvalidValue`] or [`Error::InvalidCursor`].
     pub async fn list_runs(&self, scope: RunScope, list: &List) -> Result<Page<Run>> {
-        let scope = match scope {
-            RunScope::Namespace(namespace) => vec![("namespace", Bind::Text(Some(namespace)))],
-            RunScope::Experiment(id) => vec![("experiment_id", Bind::word(id))],
-            RunScope::All => Vec::new(),
-        };
         let mut reader = self.database.reader().await?;
-        ENTITY.page(&mut reader, scope, list).await
+        ENTITY.page(&mut reader, scope.columns(), list).await
     }
 
     /// Runs that have not ended, and runs that ended and are asked to go on, oldest first.
@@ -134,16 +152,8 @@ impl Records {
         let records = self.clone();
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
-            let done = sqlx::query("UPDATE runs SET storage_state = $2 WHERE id = $1")
-                .bind(id.to_string())
-                .bind(state.to_string())
-                .execute(&mut *writer)
-                .await?;
-            if done.rows_affected() == 0 {
-                Err(Error::not_found(KIND, id))
-            } else {
-                Ok(())
-            }
+            let storage_state = vec![("storage_state", Bind::word(state))];
+            ENTITY.set(&mut writer, id, storage_state).await
         })
         .await
     }
@@ -158,13 +168,8 @@ impl Records {
         let records = self.clone();
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
-            let done = sqlx::query("UPDATE runs SET termination_requested = 1 WHERE id = $1")
-                .bind(id.to_string())
-                .execute(&mut *writer)
-                .await?;
-            if done.rows_affected() == 0 {
-                return Err(Error::not_found(KIND, id));
-            }
+            let requested = vec![("termination_requested", Bind::from(1))];
+            ENTITY.set(&mut writer, id, requested).await?;
             records.announce(Change::TerminationRequested(id));
             Ok(())
         })
@@ -181,14 +186,12 @@ impl Records {
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
             writer.begin().await?;
-            let run = find(&mut writer, id).await?;
+            let run = ENTITY.find(&mut writer, id).await?;
             if !run.state.is_terminal() {
                 return Err(Error::NotEnded { id: id.to_string() });
             }
-            sqlx::query("UPDATE runs SET retry_requested = 1 WHERE id = $1")
-                .bind(id.to_string())
-                .execute(&mut *writer)
-                .await?;
+            let requested = vec![("retry_requested", Bind::from(1))];
+            ENTITY.set(&mut writer, id, requested).await?;
             writer.commit().await?;
             records.announce(Change::RetryRequested(id));
             Ok(())
@@ -221,6 +224,16 @@ impl Records {
         })
         .await
     }
+}
+
+/// Archives the runs of an experiment.
+pub(super) async fn archive_of(connection: &mut SqliteConnection, experiment: ExperimentId) -> Result<()> {
+    sqlx::query("UPDATE runs SET storage_state = $2 WHERE experiment_id = $1 AND storage_state <> $2")
+        .bind(experiment.to_string())
+        .bind(StorageState::Archived.to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Makes a run in a transaction of the caller's.
@@ -304,20 +317,8 @@ async fn insert(connection: &mut SqliteConnection, run: &Run) -> Result<()> {
     Ok(())
 }
 
-async fn find(connection: &mut SqliteConnection, id: RunId) -> Result<Run> {
-    let row = sqlx::query("SELECT * FROM runs WHERE id = $1")
-        .bind(id.to_string())
-        .fetch_optional(connection)
-        .await?
-        .ok_or_else(|| Error::not_found(KIND, id))?;
-    read(&Fields {
-        table: ENTITY.table,
-        row: &row,
-    })
-}
-
 /// What a time is once it was written and read.
-fn to_micros(time: Timestamp) -> Timestamp {
+pub(super) fn to_micros(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 

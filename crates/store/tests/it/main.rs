@@ -6,6 +6,7 @@ mod experiments;
 mod lists;
 mod location;
 mod pipelines;
+mod recurring;
 mod resources;
 mod runs;
 mod samples;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use coracle_api::{
-    id::{ArtifactId, EventId, ExperimentId, PipelineId, PipelineVersionId, RunId, TaskId},
+    id::{ArtifactId, EventId, ExperimentId, PipelineId, PipelineVersionId, RecurringRunId, RunId, TaskId},
     launch::Failure,
     reason::Reason,
     state::{RuntimeState, StorageState},
@@ -11,8 +11,9 @@ use coracle_api::{
 use coracle_store::{
     Store,
     records::{
-        Artifact, ArtifactTask, Attempt, CachedFrom, Experiment, IoType, NewRun, Pipeline, PipelineVersion,
-        Run, StateChange, Task, TaskEvent, TaskIo, TaskKind,
+        Artifact, ArtifactTask, Attempt, CacheEntry, CachedFrom, Experiment, IoType, NewRun, Pipeline,
+        PipelineVersion, RecurringRun, Run, Schedule, ScheduleProgress, StateChange, Task, TaskEvent, TaskIo,
+        TaskKind, Trigger,
     },
     resources::{GroupResource, Key},
 };
@@ -207,5 +208,53 @@ pub(crate) fn output(task: &Task, artifact: &Artifact, key: &str) -> ArtifactTas
         key: key.to_owned(),
         position: 0,
         producer_task: "train".to_owned(),
+    }
+}
+
+pub(crate) fn recurring_run(experiment_id: ExperimentId, name: &str) -> RecurringRun {
+    RecurringRun {
+        id: RecurringRunId::new(),
+        experiment_id,
+        namespace: "team".to_owned(),
+        display_name: name.to_owned(),
+        description: format!("about {name}"),
+        pipeline_id: None,
+        pipeline_version_id: None,
+        document: Some(json!({"pipelineInfo": {"name": "hello"}})),
+        parameters: Map::from_iter([("day".to_owned(), json!("[[CurrentTime]]"))]),
+        pipeline_root: "s3://bucket/root".to_owned(),
+        service_account: "runner".to_owned(),
+        trigger: Trigger {
+            schedule: Schedule::Cron("0 0 2 * * *".to_owned()),
+            start: Some(at(0)),
+            end: None,
+        },
+        enabled: true,
+        max_concurrency: 2,
+        no_catchup: true,
+        created_at: at(0),
+        updated_at: at(1),
+        progress: ScheduleProgress::default(),
+    }
+}
+
+pub(crate) fn cache_entry(task: &Task, key: &str, artifacts: &[&Artifact]) -> CacheEntry {
+    CacheEntry {
+        key: key.to_owned(),
+        namespace: "team".to_owned(),
+        pipeline_name: "hello".to_owned(),
+        task_name: task.name.clone(),
+        made_by: CachedFrom {
+            run_id: task.run_id,
+            task_id: task.id,
+        },
+        outputs: TaskIo {
+            parameters: Map::from_iter([("loss".to_owned(), json!(0.1))]),
+            artifacts: BTreeMap::from([(
+                "model".to_owned(),
+                artifacts.iter().map(|artifact| artifact.id).collect(),
+            )]),
+        },
+        created_at: at(7),
     }
 }
