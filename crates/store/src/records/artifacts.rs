@@ -3,12 +3,10 @@
 use coracle_api::id::{ArtifactId, RunId};
 
 use super::{
-    Artifact, ArtifactTask, Error, Records, Result,
-    row::{Bind, Fields, Upsert, bound},
+    Artifact, ArtifactTask, Records, Result,
+    entity::{Entity, Kind, field},
+    row::{Bind, Fields, Upsert},
 };
-
-/// Ids looked up by one statement.
-const LOOKED_UP: usize = 500;
 
 pub(super) const ARTIFACTS: Upsert = Upsert {
     table: "artifacts",
@@ -32,6 +30,28 @@ pub(super) const LINKS: Upsert = Upsert {
     rest: &["run_id", "producer_task"],
 };
 
+pub(super) const ARTIFACT: Entity<Artifact> = Entity {
+    name: "artifact",
+    table: "artifacts",
+    columns: "artifacts.*",
+    join: "",
+    fields: &[
+        field("artifact_id", "id", Kind::Text),
+        field("id", "id", Kind::Text),
+        field("namespace", "namespace", Kind::Text),
+        field("name", "name", Kind::Text),
+        field("type", "artifact_type", Kind::Text),
+        field("uri", "uri", Kind::Text),
+        field("digest", "digest", Kind::OptionalText),
+        field("created_at", "created_at", Kind::Time),
+    ],
+    has_tags: false,
+    read,
+};
+
+pub(super) const LINK: Entity<ArtifactTask> =
+    Entity::unlisted("artifact task", "artifact_tasks", "artifact_tasks.*", read_link);
+
 impl Records {
     /// The artifact.
     ///
@@ -40,15 +60,7 @@ impl Records {
     /// [`Error::NotFound`].
     pub async fn artifact(&self, id: ArtifactId) -> Result<Artifact> {
         let mut reader = self.database.reader().await?;
-        let row = sqlx::query("SELECT * FROM artifacts WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(&mut *reader)
-            .await?
-            .ok_or_else(|| Error::not_found("artifact", id))?;
-        read(&Fields {
-            table: ARTIFACTS.table,
-            row: &row,
-        })
+        ARTIFACT.find(&mut reader, id).await
     }
 
     /// The artifacts with these ids that exist, in no order.
@@ -57,22 +69,8 @@ impl Records {
     ///
     /// When the database fails.
     pub async fn artifacts(&self, ids: &[ArtifactId]) -> Result<Vec<Artifact>> {
-        let mut artifacts = Vec::with_capacity(ids.len());
         let mut reader = self.database.reader().await?;
-        for ids in ids.chunks(LOOKED_UP) {
-            let places: Vec<_> = (1..=ids.len()).map(|place| format!("${place}")).collect();
-            let sql = format!("SELECT * FROM artifacts WHERE id IN ({})", places.join(", "));
-            let rows = bound(sql, ids.iter().map(Bind::word).collect())
-                .fetch_all(&mut *reader)
-                .await?;
-            for row in &rows {
-                artifacts.push(read(&Fields {
-                    table: ARTIFACTS.table,
-                    row,
-                })?);
-            }
-        }
-        Ok(artifacts)
+        ARTIFACT.with_ids(&mut reader, ids).await
     }
 
     /// The newest artifact of a namespace with that URI, or none.
@@ -82,21 +80,10 @@ impl Records {
     /// When the database fails.
     pub async fn artifact_by_uri(&self, namespace: &str, uri: &str) -> Result<Option<Artifact>> {
         let mut reader = self.database.reader().await?;
-        sqlx::query(
-            "SELECT * FROM artifacts WHERE namespace = $1 AND uri = $2
-             ORDER BY created_at DESC, id DESC LIMIT 1",
-        )
-        .bind(namespace)
-        .bind(uri)
-        .fetch_optional(&mut *reader)
-        .await?
-        .map(|row| {
-            read(&Fields {
-                table: ARTIFACTS.table,
-                row: &row,
-            })
-        })
-        .transpose()
+        let newest = "namespace = $1 AND uri = $2 ORDER BY created_at DESC, id DESC";
+        ARTIFACT
+            .first(&mut reader, newest, vec![Bind::from(namespace), Bind::from(uri)])
+            .await
     }
 
     /// What the tasks of a run made and consumed, in order of task, side, name and place.
@@ -106,21 +93,8 @@ impl Records {
     /// When the database fails.
     pub async fn artifact_tasks(&self, run_id: RunId) -> Result<Vec<ArtifactTask>> {
         let mut reader = self.database.reader().await?;
-        let rows = sqlx::query(
-            "SELECT * FROM artifact_tasks WHERE run_id = $1
-             ORDER BY task_id, io, io_key, position, artifact_id",
-        )
-        .bind(run_id.to_string())
-        .fetch_all(&mut *reader)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                read_link(&Fields {
-                    table: LINKS.table,
-                    row,
-                })
-            })
-            .collect()
+        let of_run = "run_id = $1 ORDER BY task_id, io, io_key, position, artifact_id";
+        LINK.all(&mut reader, of_run, vec![Bind::word(run_id)]).await
     }
 
     /// The artifacts that the tasks of a run made or consumed, each once, oldest first.
@@ -130,22 +104,9 @@ impl Records {
     /// When the database fails.
     pub async fn artifacts_of_run(&self, run_id: RunId) -> Result<Vec<Artifact>> {
         let mut reader = self.database.reader().await?;
-        let rows = sqlx::query(
-            "SELECT * FROM artifacts
-             WHERE id IN (SELECT artifact_id FROM artifact_tasks WHERE run_id = $1)
-             ORDER BY created_at, id",
-        )
-        .bind(run_id.to_string())
-        .fetch_all(&mut *reader)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                read(&Fields {
-                    table: ARTIFACTS.table,
-                    row,
-                })
-            })
-            .collect()
+        let of_run = "id IN (SELECT artifact_id FROM artifact_tasks WHERE run_id = $1)
+             ORDER BY created_at, id";
+        ARTIFACT.all(&mut reader, of_run, vec![Bind::word(run_id)]).await
     }
 }
 
@@ -176,7 +137,7 @@ pub(super) fn link_row(link: &ArtifactTask) -> Vec<Bind> {
     ]
 }
 
-fn read(fields: &Fields<'_>) -> Result<Artifact> {
+pub(super) fn read(fields: &Fields<'_>) -> Result<Artifact> {
     Ok(Artifact {
         id: fields.word("id")?,
         namespace: fields.string("namespace")?,

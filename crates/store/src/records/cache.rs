@@ -84,7 +84,7 @@ impl Records {
     /// [`super::Error::UnknownField`], [`super::Error::InvalidValue`] or
     /// [`super::Error::InvalidCursor`].
     pub async fn list_cache_entries(&self, namespace: Option<&str>, list: &List) -> Result<Page<CacheEntry>> {
-        let scope = namespace.map(|namespace| ("namespace", Bind::from(namespace)));
+        let scope = namespace.map(|namespace| ("namespace = ?", Bind::from(namespace)));
         let mut reader = self.database.reader().await?;
         ENTITY.page(&mut reader, scope.into_iter().collect(), list).await
     }

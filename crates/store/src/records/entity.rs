@@ -43,6 +43,24 @@ pub(super) const fn field(name: &'static str, column: &'static str, kind: Kind) 
 }
 
 impl<T> Entity<T> {
+    /// One that is not listed.
+    pub(super) const fn unlisted(
+        name: &'static str,
+        table: &'static str,
+        columns: &'static str,
+        read: fn(&Fields<'_>) -> Result<T>,
+    ) -> Self {
+        Self {
+            name,
+            table,
+            columns,
+            join: "",
+            fields: &[],
+            has_tags: false,
+            read,
+        }
+    }
+
     /// The row with that id.
     pub(super) async fn find(&self, connection: &mut SqliteConnection, id: impl ToString) -> Result<T> {
         let id = id.to_string();

@@ -98,7 +98,7 @@ impl Records {
     ///
     /// [`Error::UnknownField`], [`Error::InvalidValue`] or [`Error::InvalidCursor`].
     pub async fn list_experiments(&self, namespace: Option<&str>, list: &List) -> Result<Page<Experiment>> {
-        let scope = namespace.map(|namespace| ("namespace", Bind::from(namespace)));
+        let scope = namespace.map(|namespace| ("namespace = ?", Bind::from(namespace)));
         let mut reader = self.database.reader().await?;
         ENTITY.page(&mut reader, scope.into_iter().collect(), list).await
     }

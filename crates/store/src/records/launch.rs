@@ -7,7 +7,7 @@ use coracle_api::{
 
 use super::{
     Attempt, Change, Error, Records, Result,
-    row::{Fields, json},
+    row::{Bind, Fields, json},
     tasks,
 };
 use crate::database::to_the_end;
@@ -20,17 +20,8 @@ impl Records {
     /// When the database fails.
     pub async fn attempt_by_token(&self, token: &str) -> Result<Option<Attempt>> {
         let mut reader = self.database.reader().await?;
-        sqlx::query("SELECT * FROM attempts WHERE token = $1")
-            .bind(token)
-            .fetch_optional(&mut *reader)
-            .await?
-            .map(|row| {
-                tasks::read_attempt(&Fields {
-                    table: "attempts",
-                    row: &row,
-                })
-            })
-            .transpose()
+        let token = vec![Bind::from(token)];
+        tasks::ATTEMPT.first(&mut reader, "token = $1", token).await
     }
 
     /// Keeps the report on an attempt. The first one stays: sending another changes nothing and

@@ -3,24 +3,30 @@
 
 mod artifacts;
 mod cache;
+mod documents;
 mod entity;
 mod experiments;
 mod launch;
+mod lineage;
 mod model;
 mod pipelines;
 pub mod query;
 mod recurring;
+mod retention;
 mod row;
 mod runs;
 mod tasks;
+mod versions;
 
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
 pub use cache::CacheFilter;
+pub use lineage::{ArtifactScope, LinkFilter};
 pub use model::*;
 pub use query::{Cursor, Page};
+pub use retention::{StoredArtifact, StoredRun};
 pub use runs::RunScope;
 
 use crate::database::{self, Database};

@@ -76,6 +76,17 @@ pub struct PipelineVersion {
     pub created_at: Timestamp,
 }
 
+/// What to change of a pipeline or of a version. What is not given stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PipelineUpdate {
+    /// The name shown.
+    pub display_name: Option<String>,
+    /// What it does, or what changed.
+    pub description: Option<String>,
+    /// All labels: those that are not among these go.
+    pub tags: Option<BTreeMap<String, String>>,
+}
+
 /// One execution of a pipeline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {

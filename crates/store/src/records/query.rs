@@ -117,7 +117,7 @@ pub struct Page<T> {
 }
 
 impl<T> Entity<T> {
-    /// One page of the rows for which `scope` holds: columns that equal values.
+    /// One page of the rows for which `scope` holds: conditions, with `?` for the value of each.
     pub(super) async fn page(
         &self,
         connection: &mut SqliteConnection,
@@ -153,9 +153,9 @@ impl<T> Entity<T> {
             table, columns, join, ..
         } = self;
         let mut sql = Sql::default();
-        for (column, value) in scope {
+        for (condition, value) in scope {
             let place = sql.place(value);
-            sql.condition(format!("{table}.{column} = {place}"));
+            sql.condition(condition.replace('?', &place));
         }
         for predicate in &list.filter {
             self.add(&mut sql, predicate)?;

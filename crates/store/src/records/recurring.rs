@@ -4,9 +4,9 @@ use coracle_api::id::{ExperimentId, RecurringRunId};
 use sqlx::SqliteConnection;
 
 use super::{
-    Change, Error, NewRun, Page, Records, RecurringRun, Result, Run, RunScope, ScheduleProgress,
+    Change, Error, NewRun, Page, Records, RecurringRun, Result, Run, RunScope, ScheduleProgress, documents,
     entity::{Entity, Kind, field},
-    experiments, pipelines,
+    experiments,
     query::List,
     row::{Bind, Fields, Upsert},
     runs,
@@ -80,7 +80,7 @@ impl Records {
             let experiment = experiments::experiment(&mut writer, recurring.experiment_id).await?;
             recurring.namespace = experiment.namespace;
             let digest = match &recurring.document {
-                Some(document) => Some(pipelines::keep_document(&mut writer, document).await?),
+                Some(document) => Some(documents::keep(&mut writer, document).await?),
                 None => None,
             };
             ROWS.insert(&mut writer, row(&recurring, digest))
@@ -111,7 +111,7 @@ impl Records {
     /// [`Error::UnknownField`], [`Error::InvalidValue`] or [`Error::InvalidCursor`].
     pub async fn list_recurring_runs(&self, scope: RunScope, list: &List) -> Result<Page<RecurringRun>> {
         let mut reader = self.database.reader().await?;
-        ENTITY.page(&mut reader, scope.columns(), list).await
+        ENTITY.page(&mut reader, scope.conditions(), list).await
     }
 
     /// All that are enabled, oldest first.
@@ -168,7 +168,7 @@ impl Records {
                     .await?
                     .ok_or_else(|| Error::not_found(KIND, id))?;
             if let Some(digest) = digest {
-                pipelines::drop_unused_document(&mut writer, &digest).await?;
+                documents::drop_unused(&mut writer, &digest).await?;
             }
             writer.commit().await?;
             records.announce(Change::RecurringRunChanged(id));

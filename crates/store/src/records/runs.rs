@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
 use super::{
-    Change, Error, NewRun, Page, Records, Result, Run, StateChange,
+    Change, Error, NewRun, Page, Records, Result, Run, StateChange, documents,
     entity::{Entity, Kind, field},
-    experiments, pipelines,
+    experiments,
     query::List,
     row::{Bind, Fields, json},
 };
@@ -64,11 +64,11 @@ pub enum RunScope {
 }
 
 impl RunScope {
-    /// The columns that must equal values.
-    pub(super) fn columns(self) -> Vec<(&'static str, Bind)> {
+    /// What must hold of the rows.
+    pub(super) fn conditions(self) -> Vec<(&'static str, Bind)> {
         match self {
-            Self::Namespace(namespace) => vec![("namespace", Bind::Text(Some(namespace)))],
-            Self::Experiment(id) => vec![("experiment_id", Bind::word(id))],
+            Self::Namespace(namespace) => vec![("namespace = ?", Bind::Text(Some(namespace)))],
+            Self::Experiment(id) => vec![("experiment_id = ?", Bind::word(id))],
             Self::All => Vec::new(),
         }
     }
@@ -121,7 +121,7 @@ impl Records {
     /// [`Error::UnknownField`], [`Error::InvalidValue`] or [`Error::InvalidCursor`].
     pub async fn list_runs(&self, scope: RunScope, list: &List) -> Result<Page<Run>> {
         let mut reader = self.database.reader().await?;
-        ENTITY.page(&mut reader, scope.columns(), list).await
+        ENTITY.page(&mut reader, scope.conditions(), list).await
     }
 
     /// Runs that have not ended, and runs that ended and are asked to go on, oldest first.
@@ -217,7 +217,7 @@ impl Records {
                     .fetch_optional(&mut *writer)
                     .await?
                     .ok_or_else(|| Error::not_found(KIND, id))?;
-            pipelines::drop_unused_document(&mut writer, &digest).await?;
+            documents::drop_unused(&mut writer, &digest).await?;
             writer.commit().await?;
             records.announce(Change::RunDeleted(id));
             Ok(())
@@ -239,7 +239,7 @@ pub(super) async fn archive_of(connection: &mut SqliteConnection, experiment: Ex
 /// Makes a run in a transaction of the caller's.
 pub(super) async fn make(connection: &mut SqliteConnection, new: NewRun) -> Result<Run> {
     let experiment = experiments::experiment(&mut *connection, new.experiment_id).await?;
-    let document_digest = pipelines::keep_document(&mut *connection, &new.document).await?;
+    let document_digest = documents::keep(&mut *connection, &new.document).await?;
     let created_at = to_micros(new.created_at);
     let run = Run {
         id: new.id,
@@ -374,10 +374,10 @@ mod tests {
     async fn lists_of_runs_are_found_in_indexes() {
         let store = Store::open(Location::Memory).await.unwrap();
         let scopes = [
-            ("namespace", "runs_by_namespace"),
-            ("experiment_id", "runs_by_experiment"),
+            ("namespace", "namespace = ?", "runs_by_namespace"),
+            ("experiment_id", "experiment_id = ?", "runs_by_experiment"),
         ];
-        for (column, index) in scopes {
+        for (column, condition, index) in scopes {
             for sorted_by in ["created_at", "finished_at", "state", "display_name"] {
                 for filtered_by in ["storage_state", "state", "display_name", "run_id"] {
                     let values = vec![Value::Text("x".to_owned())];
@@ -396,7 +396,7 @@ mod tests {
                         ..List::default()
                     };
                     let sort = ENTITY.field(sorted_by).unwrap();
-                    let scope = vec![(column, Bind::from("x"))];
+                    let scope = vec![(condition, Bind::from("x"))];
                     let (count, page) = ENTITY.statements(scope, sort, &list).unwrap();
                     let covered = format!("SEARCH runs USING COVERING INDEX {index} ({column}=?)");
                     assert_eq!(plan(&store, count).await, covered);
@@ -422,7 +422,7 @@ mod tests {
             ..List::default()
         };
         let sort = ENTITY.field("created_at").unwrap();
-        let scope = vec![("namespace", Bind::from("x"))];
+        let scope = vec![("namespace = ?", Bind::from("x"))];
         let (_, page) = ENTITY.statements(scope, sort, &list).unwrap();
         let plan = plan(&store, page).await;
         let seek =

@@ -5,6 +5,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     Attempt, Change, Commit, Error, Records, Result, RunStatus, Task, TaskEvent, artifacts, cache,
+    entity::Entity,
     row::{Bind, Fields, Upsert, json},
 };
 use crate::database::to_the_end;
@@ -60,6 +61,11 @@ const EVENTS: Upsert = Upsert {
     rest: &["run_id", "task_id", "happened_at", "kind", "reason", "message"],
 };
 
+const TASK: Entity<Task> = Entity::unlisted("task", "tasks", "tasks.*", read_task);
+pub(super) const ATTEMPT: Entity<Attempt> =
+    Entity::unlisted("attempt", "attempts", "attempts.*", read_attempt);
+const EVENT: Entity<TaskEvent> = Entity::unlisted("event", "task_events", "task_events.*", read_event);
+
 impl Records {
     /// Writes all of a commit or nothing of it.
     ///
@@ -101,19 +107,8 @@ impl Records {
     /// When the database fails.
     pub async fn tasks(&self, run_id: RunId) -> Result<Vec<Task>> {
         let mut reader = self.database.reader().await?;
-        let rows = sqlx::query("SELECT * FROM tasks WHERE run_id = $1 ORDER BY created_at, path")
-            .bind(run_id.to_string())
-            .fetch_all(&mut *reader)
-            .await?;
-        drop(reader);
-        rows.iter()
-            .map(|row| {
-                read_task(&Fields {
-                    table: TASKS.table,
-                    row,
-                })
-            })
-            .collect()
+        let of_run = "run_id = $1 ORDER BY created_at, path";
+        TASK.all(&mut reader, of_run, vec![Bind::word(run_id)]).await
     }
 
     /// The task.
@@ -123,15 +118,17 @@ impl Records {
     /// [`Error::NotFound`].
     pub async fn task(&self, id: TaskId) -> Result<Task> {
         let mut reader = self.database.reader().await?;
-        let row = sqlx::query("SELECT * FROM tasks WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(&mut *reader)
-            .await?
-            .ok_or_else(|| Error::not_found("task", id))?;
-        read_task(&Fields {
-            table: TASKS.table,
-            row: &row,
-        })
+        TASK.find(&mut reader, id).await
+    }
+
+    /// The tasks with these ids that exist, in no order.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn tasks_by_ids(&self, ids: &[TaskId]) -> Result<Vec<Task>> {
+        let mut reader = self.database.reader().await?;
+        TASK.with_ids(&mut reader, ids).await
     }
 
     /// The attempts at all tasks of a run, those of a task in order of their number.
@@ -141,20 +138,8 @@ impl Records {
     /// When the database fails.
     pub async fn attempts(&self, run_id: RunId) -> Result<Vec<Attempt>> {
         let mut reader = self.database.reader().await?;
-        let rows =
-            sqlx::query("SELECT * FROM attempts WHERE run_id = $1 ORDER BY created_at, task_id, number")
-                .bind(run_id.to_string())
-                .fetch_all(&mut *reader)
-                .await?;
-        drop(reader);
-        rows.iter()
-            .map(|row| {
-                read_attempt(&Fields {
-                    table: ATTEMPTS.table,
-                    row,
-                })
-            })
-            .collect()
+        let of_run = "run_id = $1 ORDER BY created_at, task_id, number";
+        ATTEMPT.all(&mut reader, of_run, vec![Bind::word(run_id)]).await
     }
 
     /// The attempts at a task, in order of their number.
@@ -164,18 +149,8 @@ impl Records {
     /// When the database fails.
     pub async fn attempts_of(&self, task_id: TaskId) -> Result<Vec<Attempt>> {
         let mut reader = self.database.reader().await?;
-        let rows = sqlx::query("SELECT * FROM attempts WHERE task_id = $1 ORDER BY number")
-            .bind(task_id.to_string())
-            .fetch_all(&mut *reader)
-            .await?;
-        rows.iter()
-            .map(|row| {
-                read_attempt(&Fields {
-                    table: ATTEMPTS.table,
-                    row,
-                })
-            })
-            .collect()
+        let of_task = "task_id = $1 ORDER BY number";
+        ATTEMPT.all(&mut reader, of_task, vec![Bind::word(task_id)]).await
     }
 
     /// The history of all tasks of a run, oldest first.
@@ -185,18 +160,8 @@ impl Records {
     /// When the database fails.
     pub async fn events(&self, run_id: RunId) -> Result<Vec<TaskEvent>> {
         let mut reader = self.database.reader().await?;
-        let rows = sqlx::query("SELECT * FROM task_events WHERE run_id = $1 ORDER BY happened_at, id")
-            .bind(run_id.to_string())
-            .fetch_all(&mut *reader)
-            .await?;
-        rows.iter()
-            .map(|row| {
-                read_event(&Fields {
-                    table: EVENTS.table,
-                    row,
-                })
-            })
-            .collect()
+        let of_run = "run_id = $1 ORDER BY happened_at, id";
+        EVENT.all(&mut reader, of_run, vec![Bind::word(run_id)]).await
     }
 }
 
@@ -341,7 +306,7 @@ fn attempt_row(attempt: &Attempt) -> Vec<Bind> {
     ]
 }
 
-pub(super) fn read_attempt(fields: &Fields<'_>) -> Result<Attempt> {
+fn read_attempt(fields: &Fields<'_>) -> Result<Attempt> {
     Ok(Attempt {
         task_id: fields.word("task_id")?,
         run_id: fields.word("run_id")?,

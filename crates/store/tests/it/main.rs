@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a case that cannot go on fails by panicking")]
 
+mod cache;
 mod experiments;
+mod lineage;
 mod lists;
 mod location;
 mod pipelines;
