@@ -1,9 +1,14 @@
 //! Pipelines, versions and documents.
 
+use std::collections::BTreeMap;
+
 use coracle_api::id::{PipelineId, PipelineVersionId};
 use coracle_store::{
     Store,
-    records::{Error, Pipeline, PipelineVersion, query::List},
+    records::{
+        Error, Pipeline, PipelineUpdate, PipelineVersion,
+        query::{List, Op, Predicate, Value},
+    },
 };
 
 use crate::samples::{at, experiment, new_run, pipeline, version};
@@ -15,6 +20,8 @@ crate::conformance! {
     the_latest_version_is_the_newest,
     a_pipeline_with_versions_is_deleted_only_with_them,
     a_version_is_found_under_its_own_pipeline_only,
+    what_is_given_of_a_pipeline_or_version_is_changed,
+    changed_tags_are_the_ones_filtered_by,
     documents_that_say_the_same_are_one,
     what_is_not_there_is_said_to_be_missing,
 }
@@ -165,6 +172,101 @@ async fn a_version_is_found_under_its_own_pipeline_only(store: &Store) {
     let refused = records.delete_pipeline_version(two.id, first.id).await;
     assert!(matches!(refused, Err(Error::NotFound { .. })));
     assert_eq!(records.pipeline_version(one.id, first.id).await.unwrap(), first);
+}
+
+async fn what_is_given_of_a_pipeline_or_version_is_changed(store: &Store) {
+    let records = store.records();
+    let made = Pipeline {
+        tags: tags("vision"),
+        ..pipeline("train")
+    };
+    let first = version(&made, "v1");
+    records
+        .create_pipeline(made.clone(), Some(first.clone()))
+        .await
+        .unwrap();
+    let nothing = PipelineUpdate::default;
+    let updated = records.update_pipeline(made.id, nothing()).await.unwrap();
+    assert_eq!(updated, made);
+    let renamed = PipelineUpdate {
+        display_name: Some("Another".to_owned()),
+        description: Some(String::new()),
+        tags: None,
+    };
+    let expected = Pipeline {
+        display_name: "Another".to_owned(),
+        description: String::new(),
+        ..made.clone()
+    };
+    let updated = records.update_pipeline(made.id, renamed.clone()).await.unwrap();
+    assert_eq!(updated, expected);
+    assert_eq!(records.pipeline(made.id).await.unwrap(), expected);
+    let cleared = PipelineUpdate {
+        tags: Some(BTreeMap::new()),
+        ..nothing()
+    };
+    let updated = records.update_pipeline(made.id, cleared).await.unwrap();
+    assert_eq!(updated.tags, BTreeMap::new());
+    let expected = PipelineVersion {
+        display_name: "Another".to_owned(),
+        description: String::new(),
+        ..first.clone()
+    };
+    let updated = records
+        .update_pipeline_version(made.id, first.id, renamed.clone())
+        .await
+        .unwrap();
+    assert_eq!(updated, expected);
+    assert_eq!(
+        records.pipeline_version(made.id, first.id).await.unwrap(),
+        expected
+    );
+    let elsewhere = records
+        .update_pipeline_version(PipelineId::new(), first.id, renamed)
+        .await;
+    assert!(matches!(elsewhere, Err(Error::NotFound { .. })));
+}
+
+async fn changed_tags_are_the_ones_filtered_by(store: &Store) {
+    let records = store.records();
+    let made = Pipeline {
+        tags: tags("vision"),
+        ..pipeline("train")
+    };
+    let first = PipelineVersion {
+        tags: tags("vision"),
+        ..version(&made, "v1")
+    };
+    records
+        .create_pipeline(made.clone(), Some(first.clone()))
+        .await
+        .unwrap();
+    let update = || PipelineUpdate {
+        tags: Some(tags("speech")),
+        ..PipelineUpdate::default()
+    };
+    records.update_pipeline(made.id, update()).await.unwrap();
+    records
+        .update_pipeline_version(made.id, first.id, update())
+        .await
+        .unwrap();
+    for (value, total) in [("vision", 0), ("speech", 1)] {
+        let list = List {
+            filter: vec![Predicate {
+                field: "tags.team".to_owned(),
+                op: Op::Equals,
+                values: vec![Value::Text(value.to_owned())],
+            }],
+            ..List::default()
+        };
+        let pipelines = records.list_pipelines(None, &list).await.unwrap();
+        let versions = records.list_pipeline_versions(made.id, &list).await.unwrap();
+        assert_eq!((pipelines.total, versions.total), (total, total), "{value}");
+    }
+}
+
+fn tags(team: &str) -> BTreeMap<String, String> {
+    [("team".to_owned(), team.to_owned())].into()
 }
 
 async fn documents_that_say_the_same_are_one(store: &Store) {
