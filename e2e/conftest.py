@@ -6,6 +6,9 @@ import shutil
 import pytest
 from gate import Gate
 from server import BINARY, Server
+from witness import Witness
+
+pytest_plugins = ["compatibility"]
 
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 for name in [name for name in os.environ if name.startswith("KF_PIPELINES")]:
@@ -59,6 +62,13 @@ def gate():
     """Something a task runs into and waits at, until the test opens it."""
     with Gate() as opened:
         yield opened
+
+
+@pytest.fixture
+def witness():
+    """Something that tasks tell what they do."""
+    with Witness() as listening:
+        yield listening
 
 
 @pytest.fixture

@@ -65,12 +65,12 @@ def package(pipeline) -> str:
         return path.read_text()
 
 
-def submit(server: Server, pipeline, **arguments) -> str:
+def submit(server: Server, pipeline, /, **arguments) -> str:
     """Start a run through the SDK. Returns its id."""
     return server.client.create_run_from_pipeline_func(pipeline, arguments=arguments).run_id
 
 
-def submit_document(server: Server, document: dict, **parameters) -> str:
+def submit_document(server: Server, document: dict, /, **parameters) -> str:
     """Start a run of a document. Returns its id."""
     answer = post_run(server, document, parameters)
     assert answer.ok, f"{answer.status_code} {answer.text}"
@@ -103,18 +103,91 @@ def until(server: Server, run_id: str, is_so, timeout: float = 100) -> Run:
         time.sleep(0.05)
 
 
-def succeed(server: Server, pipeline, timeout: float = 100, **arguments) -> Run:
+def succeed(server: Server, pipeline, /, timeout: float = 100, **arguments) -> Run:
     """Run a pipeline through the SDK and expect it to end well."""
     run = finish(server, submit(server, pipeline, **arguments), timeout)
     assert run.state == "SUCCEEDED", run.describe()
     return run
 
 
-def fail(server: Server, pipeline, timeout: float = 100, **arguments) -> Run:
+def fail(server: Server, pipeline, /, timeout: float = 100, **arguments) -> Run:
     """Run a pipeline through the SDK and expect it to fail."""
     run = finish(server, submit(server, pipeline, **arguments), timeout)
     assert run.state == "FAILED", run.describe()
     return run
+
+
+def submit_package(server: Server, package: str, /, **parameters) -> str:
+    """Start a run of what the SDK made, platform settings included. Returns its id."""
+    documents = list(yaml.safe_load_all(package))
+    if len(documents) == 1:
+        return submit_document(server, documents[0], **parameters)
+    both = {"pipeline_spec": documents[0], "platform_spec": documents[1]}
+    return submit_document(server, both, **parameters)
+
+
+def finish_all(server: Server, started: dict, timeout: float = 100) -> dict[str, Run]:
+    """Wait for runs that were started together. Gives each under its key."""
+    return {key: finish(server, run_id, timeout) for key, run_id in started.items()}
+
+
+def rows(server: Server, run_id: str) -> list[dict]:
+    """Every task of a run with its inputs and outputs, the root first."""
+    return server.get(f"/runs/{run_id}/tasks")["tasks"]
+
+
+def row(server: Server, run_id: str, name: str) -> dict:
+    """The only task of a name."""
+    found = [row for row in rows(server, run_id) if name in (row["name"], row["display_name"])]
+    assert len(found) == 1, f"{len(found)} tasks `{name}`"
+    return found[0]
+
+
+def value(server: Server, run_id: str, name: str, output: str = "out"):
+    """An output parameter of the only task of a name."""
+    return row(server, run_id, name)["outputs"]["parameters"][output]
+
+
+def result(server: Server, run_id: str, output: str = "Output"):
+    """An output parameter of the pipeline itself."""
+    root = next(row for row in rows(server, run_id) if row["type"] == "ROOT")
+    return root["outputs"]["parameters"][output]
+
+
+def iterated(server: Server, run_id: str, name: str) -> dict[tuple[int, ...], dict]:
+    """The tasks of a name inside loops, by their iterations from the outermost loop inwards."""
+    found = rows(server, run_id)
+    by_id = {row["task_id"]: row for row in found}
+
+    def place(row: dict | None) -> tuple[int, ...]:
+        if row is None:
+            return ()
+        above = place(by_id.get(row.get("parent_task_id")))
+        index = row.get("iteration_index")
+        return above if index is None or row["type"] != "ITERATION" else (*above, int(index))
+
+    return {
+        place(row): row
+        for row in found
+        if name in (row["name"], row["display_name"]) and row["type"] not in ("LOOP", "ITERATION")
+    }
+
+
+def values(server: Server, run_id: str, name: str, output: str = "out") -> list:
+    """An output parameter of the tasks of a name, in the order of their iterations."""
+    found = iterated(server, run_id, name)
+    return [found[place]["outputs"]["parameters"][output] for place in sorted(found)]
+
+
+def carried(server: Server, row: dict, side: str, name: str) -> list[dict]:
+    """The artifacts of one of a task's `inputs` or `outputs`, in order."""
+    ids = row[side]["artifacts"][name]["artifact_ids"]
+    return [server.get(f"/artifacts/{artifact_id}") for artifact_id in ids]
+
+
+def texts(artifacts: list[dict]) -> list[str]:
+    """What the files of artifacts hold."""
+    return [Path(artifact["uri"]).read_text() for artifact in artifacts]
 
 
 def artifacts(server: Server, run_id: str) -> dict[str, dict]:
