@@ -11,12 +11,14 @@
 //! environments        from an image's name to what is on this machine; cached Python environments
 //! runtime             processes in sandboxes, and the helper process around each
 //! logs, kubelet       the kubelet's own API: container logs
+//! claims              binds volume claims to folders, and removes those
 //! events, gpu         events about Pods; this machine's GPUs
 //! doctor              what this machine lacks
 //! ```
 
 use std::{ffi::OsString, process::ExitCode};
 
+mod claims;
 pub mod doctor;
 mod environments;
 mod events;

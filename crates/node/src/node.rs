@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    claims,
     environments::{python::Environments, table},
     events,
     gpu::Gpus,
@@ -28,6 +29,7 @@ use crate::{
         probe,
         spec::{Mode, Sandbox},
     },
+    schedule::placement,
 };
 
 /// How Pods are kept apart from this machine.
@@ -169,7 +171,7 @@ impl Node {
         let (mode, measured) = tokio::join!(choose_mode(&options, isolation), measured);
         let mode = mode?;
         let (gpus, machine, cgroups) = measured.map_err(Error::Interrupted)?;
-        registration::register(&client, &name, &machine)
+        let labels = registration::register(&client, &name, &machine)
             .await
             .map_err(|source| Error::Register {
                 name: name.clone(),
@@ -199,7 +201,12 @@ impl Node {
         });
         let mut parts = JoinSet::new();
         parts.spawn(writer.run());
-        parts.spawn(Pods::new(context, machine.amounts()).run());
+        let own = placement::Machine {
+            name: name.clone(),
+            labels,
+        };
+        parts.spawn(claims::run(Arc::clone(&context)));
+        parts.spawn(Pods::new(context, machine.amounts(), own).run());
         parts.spawn(async move {
             loop {
                 tokio::time::sleep(HEARTBEAT).await;

@@ -12,7 +12,7 @@ use std::{
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
@@ -33,6 +33,7 @@ use crate::{
     runtime::process::{launch, mounts, spec::RunDir},
     schedule::{
         fit::{self, Amounts, Holder, Refusal},
+        placement::{self, Machine},
         queue::{Queue, Uid, Waiting},
     },
 };
@@ -51,6 +52,10 @@ pub(crate) struct Pods {
     queue: Queue,
     workers: HashMap<Uid, watch::Sender<Control>>,
     running: JoinSet<Uid>,
+    /// This machine, as Pods choose it.
+    machine: Machine,
+    /// Pods that want another machine. A new label here may change that.
+    elsewhere: HashMap<Uid, Pod>,
     /// Pods whose worker is done, and whose object does not say so yet.
     done: HashSet<Uid>,
     /// Pods that are gone from the API while their worker still ends them.
@@ -65,8 +70,10 @@ pub(crate) struct Pods {
 }
 
 impl Pods {
-    pub(crate) fn new(context: Arc<Context>, capacity: Amounts) -> Self {
+    pub(crate) fn new(context: Arc<Context>, capacity: Amounts, machine: Machine) -> Self {
         Self {
+            machine,
+            elsewhere: HashMap::new(),
             context,
             queue: Queue::new(capacity),
             workers: HashMap::new(),
@@ -85,8 +92,15 @@ impl Pods {
             .default_backoff()
             .ready_chunks(BATCH);
         let mut changes = pin!(changes);
+        let nodes: Api<Node> = Api::all(self.context.client.clone());
+        let own = format!("metadata.name={}", self.context.node);
+        let nodes = watcher(nodes, watcher::Config::default().fields(&own))
+            .default_backoff()
+            .applied_objects();
+        let mut nodes = pin!(nodes);
         loop {
             tokio::select! {
+                Some(Ok(node)) = nodes.next() => self.see_labels(node),
                 batch = changes.next() => {
                     let Some(batch) = batch else { return };
                     for change in batch {
@@ -154,6 +168,7 @@ impl Pods {
             Some(_) => self.see_bound(pod, uid),
             None if is_over || is_deleted => {
                 self.queue.release(&uid);
+                self.elsewhere.remove(&uid);
                 if is_deleted {
                     self.delete(pod);
                 }
@@ -169,6 +184,17 @@ impl Pods {
         }
         let (namespace, name) = names(pod);
         match fit::requests(pod) {
+            Ok(wanted) if let Some(refusal) = placement::mismatch(pod, &self.machine) => {
+                self.elsewhere.insert(uid.clone(), pod.clone());
+                let waiting = Waiting {
+                    uid,
+                    namespace,
+                    name,
+                    wanted,
+                    told: None,
+                };
+                self.queue.refuse(waiting, refusal);
+            }
             Ok(wanted) => {
                 let created = pod
                     .metadata
@@ -189,7 +215,21 @@ impl Pods {
         }
     }
 
+    /// This machine has other labels: Pods may want it now.
+    fn see_labels(&mut self, node: Node) {
+        let labels = node.metadata.labels.unwrap_or_default();
+        if labels == self.machine.labels {
+            return;
+        }
+        self.machine.labels = labels;
+        for (uid, pod) in std::mem::take(&mut self.elsewhere) {
+            self.queue.release(&uid);
+            self.see_unbound(&pod, uid);
+        }
+    }
+
     fn see_bound(&mut self, pod: Pod, uid: Uid) {
+        self.elsewhere.remove(&uid);
         let (namespace, name) = names(&pod);
         let holder = Holder {
             name: format!("{namespace}/{name}"),
@@ -235,6 +275,7 @@ impl Pods {
     /// A Pod is gone from the API.
     fn forget(&mut self, uid: &str) {
         self.queue.release(uid);
+        self.elsewhere.remove(uid);
         self.told.remove(uid);
         self.done.remove(uid);
         if let Some(control) = self.workers.get(uid) {

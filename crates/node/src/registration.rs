@@ -207,7 +207,12 @@ fn system() -> NodeSystemInfo {
 }
 
 /// Makes the Node object, or brings it up to date.
-pub(crate) async fn register(client: &Client, name: &str, machine: &Machine) -> Result<(), kube::Error> {
+/// Gives back its labels.
+pub(crate) async fn register(
+    client: &Client,
+    name: &str,
+    machine: &Machine,
+) -> Result<BTreeMap<String, String>, kube::Error> {
     let api: Api<Node> = Api::all(client.clone());
     let node = machine.node(name);
     if api.get_opt(name).await?.is_none() {
@@ -216,13 +221,15 @@ pub(crate) async fn register(client: &Client, name: &str, machine: &Machine) -> 
             Err(kube::Error::Api(error)) if error.code == 409 => {}
             Err(error) => return Err(error),
         }
-    } else {
-        let labels = serde_json::json!({ "metadata": { "labels": node.metadata.labels } });
-        api.patch(name, &PatchParams::default(), &Patch::Merge(&labels))
-            .await?;
     }
+    // It may have labels of its user's too.
+    let labels = serde_json::json!({ "metadata": { "labels": node.metadata.labels } });
+    let node = api
+        .patch(name, &PatchParams::default(), &Patch::Merge(&labels))
+        .await?;
     let now = Timestamp::now();
-    report(client, name, machine, now, now).await
+    report(client, name, machine, now, now).await?;
+    Ok(node.metadata.labels.unwrap_or_default())
 }
 
 /// Says that this machine is ready, since `since`.

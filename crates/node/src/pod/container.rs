@@ -27,7 +27,7 @@ use super::{
     env::{self, Facts},
     status::{Container, RestartPolicy, State},
     termination::{LONGEST_MESSAGE, Termination},
-    volumes,
+    volumes::{self, Ready},
     worker::{Setup, Setups, Unready},
 };
 use crate::{
@@ -39,7 +39,7 @@ use crate::{
         exec::chain,
         launch::{self, Run},
         mounts,
-        spec::{Failure, HOME, Mount, MountKind, RunDir, Spec},
+        spec::{Failure, HOME, Memory, Mount, MountKind, RunAs, RunDir, Spec},
     },
 };
 
@@ -91,6 +91,42 @@ fn failure(reason: Reason, message: impl Into<String>) -> NotStarted {
         reason,
         message: message.into(),
     })
+}
+
+/// Who a container is to run as.
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    user: Option<i64>,
+    group: Option<i64>,
+    non_root: bool,
+}
+
+/// A user that is nobody in particular, on every Linux.
+const NOBODY: u32 = 65534;
+
+impl Wish {
+    /// Who that is, if not `ours`. There is no image that could name its own user.
+    fn who(self, ours: RunAs) -> Result<Option<RunAs>, String> {
+        let number = |what: &str, number: Option<i64>| {
+            number.map(u32::try_from).transpose().map_err(|_| {
+                format!(
+                    "`{what}` is {}, which is no user or group",
+                    number.unwrap_or_default()
+                )
+            })
+        };
+        let user = match number("runAsUser", self.user)? {
+            Some(0) if self.non_root => {
+                return Err("`runAsNonRoot` is set, and `runAsUser` is 0 (root)".to_owned());
+            }
+            Some(user) => user,
+            None if self.non_root && ours.user == 0 => NOBODY,
+            None => ours.user,
+        };
+        let group = number("runAsGroup", self.group)?.unwrap_or(ours.group);
+        let wanted = RunAs { user, group };
+        Ok((wanted != ours).then_some(wanted))
+    }
 }
 
 /// Sees the container through until it will not run any more.
@@ -234,6 +270,8 @@ impl Job {
                 .map(|(_, value)| value.as_str())
         };
         let mounts = self.mounts(dir, python.as_deref(), &setup, variable)?;
+        let memory = self.memory(&setup);
+        let run_as = self.run_as()?;
         let mut command: Vec<String> = [&self.wanted.command, &self.wanted.args]
             .into_iter()
             .flatten()
@@ -253,13 +291,61 @@ impl Job {
             run_dir: dir.path().to_path_buf(),
             mode: context.mode,
             hidden: vec![context.data_dir.clone()],
+            memory,
             mounts,
             devices: gpu::devices(&gpus),
             command,
             env,
             workdir,
+            run_as,
             cgroups,
         })
+    }
+
+    /// The volumes that are to be in memory. They are for one run of one container: what several share is on disk.
+    fn memory(&self, setup: &Setup) -> Vec<Memory> {
+        let wanted: Vec<Memory> = setup.volumes.values().filter_map(Ready::memory).collect();
+        let spec = self.pod.spec.as_ref();
+        let is_alone = spec.is_some_and(|spec| spec.containers.len() == 1 && spec.init_containers.is_none())
+            && self.policy == RestartPolicy::Never;
+        if wanted.is_empty() || (is_alone && self.context.mode.sandbox().is_some()) {
+            return wanted;
+        }
+        let why = if is_alone {
+            "this machine gives us no namespaces (see `coracle doctor`)"
+        } else {
+            "several containers, or several runs of one, share it"
+        };
+        let message = format!("a volume of medium `Memory` is kept on disk: {why}");
+        self.context
+            .events
+            .pod(&self.pod, Kind::Warning, "MemoryVolumeOnDisk", message);
+        Vec::new()
+    }
+
+    /// Who the container's processes are, if not who we are.
+    fn run_as(&self) -> Result<Option<RunAs>, NotStarted> {
+        let pod = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.security_context.as_ref());
+        let own = self.wanted.security_context.as_ref();
+        let ours = RunAs {
+            user: nix::unistd::geteuid().as_raw(),
+            group: nix::unistd::getegid().as_raw(),
+        };
+        let wanted = Wish {
+            user: own.and_then(|own| own.run_as_user).or_else(|| pod?.run_as_user),
+            group: own.and_then(|own| own.run_as_group).or_else(|| pod?.run_as_group),
+            non_root: own
+                .and_then(|own| own.run_as_non_root)
+                .or_else(|| pod?.run_as_non_root)
+                .unwrap_or_default(),
+        };
+        wanted
+            .who(ours)
+            .map_err(|message| failure(Reason::SettingInvalid, message))
     }
 
     /// The Python environment of the container's image, made now if it is not there; `None` for the host's
@@ -615,4 +701,29 @@ async fn started_at(dir: &RunDir) -> Timestamp {
     claimed
         .and_then(|metadata| Timestamp::try_from(metadata.modified().ok()?).ok())
         .unwrap_or_else(Timestamp::now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_who_it_asks_to_be() {
+        let (root, user) = (RunAs { user: 0, group: 0 }, RunAs { user: 7, group: 8 });
+        let wish = |user, group, non_root| Wish {
+            user,
+            group,
+            non_root,
+        };
+        let be = |user, group| Ok(Some(RunAs { user, group }));
+        assert_eq!(wish(None, None, false).who(root), Ok(None));
+        assert_eq!(wish(Some(0), Some(0), false).who(root), Ok(None));
+        assert_eq!(wish(Some(1000), None, true).who(root), be(1000, 0));
+        assert_eq!(wish(None, Some(5), false).who(root), be(0, 5));
+        assert_eq!(wish(None, None, true).who(root), be(NOBODY, 0));
+        assert_eq!(wish(None, None, true).who(user), Ok(None));
+        assert_eq!(wish(Some(0), None, false).who(user), be(0, 8));
+        assert!(wish(Some(0), None, true).who(root).is_err());
+        assert!(wish(Some(-1), None, false).who(root).is_err());
+    }
 }

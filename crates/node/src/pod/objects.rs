@@ -4,8 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Api, Client};
+
+use crate::claims;
 
 /// One object in the Pod's namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,15 +33,27 @@ impl std::fmt::Display for Reference {
 pub(crate) struct Missing {
     /// The object that is missing, or that has not what is asked for.
     pub(crate) object: Reference,
-    /// The key in it, if the object itself exists.
-    pub(crate) key: Option<String>,
+    /// What about it.
+    pub(crate) lack: Lack,
+}
+
+/// What is missing of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// All of it.
+    Object,
+    /// A key of it.
+    Key(String),
+    /// The folder behind it.
+    Folder,
 }
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.key {
-            Some(key) => write!(f, "{} has no key `{key}`", self.object),
-            None => write!(f, "{} does not exist", self.object),
+        match &self.lack {
+            Lack::Object => write!(f, "{} does not exist", self.object),
+            Lack::Key(key) => write!(f, "{} has no key `{key}`", self.object),
+            Lack::Folder => write!(f, "{} is not bound yet", self.object),
         }
     }
 }
@@ -115,7 +130,7 @@ impl Objects {
         };
         found.ok_or_else(|| Missing {
             object: object.clone(),
-            key: None,
+            lack: Lack::Object,
         })
     }
 
@@ -123,16 +138,22 @@ impl Objects {
     pub(crate) fn value(&self, object: &Reference, key: &str) -> Result<&[u8], Missing> {
         self.values(object)?.get(key).copied().ok_or_else(|| Missing {
             object: object.clone(),
-            key: Some(key.to_owned()),
+            lack: Lack::Key(key.to_owned()),
         })
     }
 
-    /// A claim.
+    /// A claim that is bound.
     pub(crate) fn claim(&self, name: &str) -> Result<&PersistentVolumeClaim, Missing> {
-        self.claims.get(name).ok_or_else(|| Missing {
+        let missing = |lack| Missing {
             object: Reference::Claim(name.to_owned()),
-            key: None,
-        })
+            lack,
+        };
+        let claim = self.claims.get(name).ok_or_else(|| missing(Lack::Object))?;
+        if claims::is_bound(claim) {
+            Ok(claim)
+        } else {
+            Err(missing(Lack::Folder))
+        }
     }
 }
 
@@ -167,6 +188,45 @@ impl Objects {
         );
         self
     }
+}
+
+/// The name of the claim behind a generic ephemeral volume, as in Kubernetes.
+pub(crate) fn ephemeral_claim(pod: &Pod, volume: &Volume) -> Option<String> {
+    volume.ephemeral.as_ref()?;
+    let pod = pod.metadata.name.as_deref().unwrap_or_default();
+    Some(format!("{pod}-{}", volume.name))
+}
+
+/// The claims behind a Pod's generic ephemeral volumes, which go with the Pod.
+pub(crate) fn ephemeral_claims(pod: &Pod) -> Vec<PersistentVolumeClaim> {
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.as_deref().unwrap_or_default());
+    let owner = OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    };
+    volumes
+        .filter_map(|volume| {
+            let name = ephemeral_claim(pod, volume)?;
+            let template = volume.ephemeral.as_ref()?.volume_claim_template.clone()?;
+            Some(PersistentVolumeClaim {
+                metadata: ObjectMeta {
+                    name: Some(name),
+                    namespace: pod.metadata.namespace.clone(),
+                    owner_references: Some(vec![owner.clone()]),
+                    ..template.metadata.unwrap_or_default()
+                },
+                spec: Some(template.spec),
+                status: None,
+            })
+        })
+        .collect()
 }
 
 /// Everything that a Pod refers to, whether it may be missing or not.
@@ -230,6 +290,7 @@ pub(crate) fn references(pod: &Pod) -> BTreeSet<Reference> {
                 .iter()
                 .map(|from| Reference::Claim(from.claim_name.clone())),
         );
+        found.extend(ephemeral_claim(pod, volume).map(Reference::Claim));
         for source in volume
             .projected
             .iter()

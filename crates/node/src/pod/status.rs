@@ -40,6 +40,8 @@ pub(crate) struct Container {
     pub(crate) container_id: Option<String>,
     pub(crate) restarts: i32,
     pub(crate) state: State,
+    /// It runs beside the others, from before they start until they have ended.
+    pub(crate) is_sidecar: bool,
     /// The end before the last start.
     pub(crate) last: Option<Termination>,
 }
@@ -98,7 +100,10 @@ pub(crate) fn status(observed: &Observed, previous: Option<&PodStatus>, now: Tim
         "Failed" => Some("PodFailed"),
         _ => None,
     };
-    let initialized = observed.init.iter().all(has_succeeded);
+    let initialized = observed
+        .init
+        .iter()
+        .all(|container| container.is_sidecar || has_succeeded(container));
     let not_ready = (!all_ready).then(|| over_reason.unwrap_or("ContainersNotReady"));
     let conditions = [
         ("PodScheduled", true, None),
@@ -155,7 +160,9 @@ fn phase(observed: &Observed) -> &'static str {
         }
         State::Waiting { .. } | State::Running { .. } => false,
     };
-    let init_failed = observed.init.iter().any(|container| {
+    // Sidecars end when the others have: their end says nothing.
+    let mut init = observed.init.iter().filter(|container| !container.is_sidecar);
+    let init_failed = init.clone().any(|container| {
         matches!(&container.state, State::Terminated(end) if end.exit_code != 0) && !restarts(container, true)
     });
     let is = |wanted: fn(&State) -> bool| observed.containers.iter().filter(|c| wanted(&c.state)).count();
@@ -168,7 +175,7 @@ fn phase(observed: &Observed) -> &'static str {
     let running = is(|state| matches!(state, State::Running { .. }));
     if init_failed {
         "Failed"
-    } else if !observed.init.iter().all(has_succeeded) || waiting > waiting_again {
+    } else if !init.all(has_succeeded) || waiting > waiting_again {
         if observed.is_stopping && running == 0 && !observed.init.iter().any(is_running) {
             "Failed"
         } else {
@@ -309,6 +316,7 @@ mod tests {
             image_id: String::new(),
             container_id: None,
             restarts: 0,
+            is_sidecar: false,
             state: match state {
                 "wait" => State::Waiting {
                     reason: CONTAINER_CREATING.to_owned(),
@@ -373,6 +381,21 @@ mod tests {
         check(OnFailure, "", "wait<1", "Running: PodScheduled Initialized");
         check(OnFailure, "", "0", "Succeeded: PodScheduled Initialized");
         check(Always, "", "0", "Running: PodScheduled Initialized");
+    }
+
+    #[test]
+    fn a_sidecars_end_is_not_the_pods() {
+        for (sidecar, containers, expected) in [
+            ("wait", "wait", "Pending"),
+            ("run", "run", "Running"),
+            ("run", "0", "Succeeded"),
+            ("143", "0", "Succeeded"),
+            ("143", "1", "Failed"),
+        ] {
+            let mut observed = observed(RestartPolicy::Never, sidecar, containers);
+            observed.init[0].is_sidecar = true;
+            assert_eq!(phase(&observed), expected, "{sidecar} | {containers}");
+        }
     }
 
     #[test]

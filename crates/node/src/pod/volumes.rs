@@ -7,17 +7,18 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Component, Path, PathBuf},
 };
 
+use coracle_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, KeyToPath, Pod, Volume};
 
 use super::{
     env::{self, Facts},
-    objects::{Missing, Objects, Reference},
+    objects::{Missing, Objects, Reference, ephemeral_claim},
 };
-use crate::runtime::process::spec::{Mount, MountKind};
+use crate::runtime::process::spec::{Memory, Mount, MountKind};
 
 /// Why a volume cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,34 @@ pub(crate) struct Places<'a> {
 pub(crate) struct Ready {
     source: PathBuf,
     read_only: bool,
+    /// It is to be in memory.
+    in_memory: bool,
+    /// How many bytes it may take.
+    limit: Option<u64>,
+}
+
+impl Ready {
+    fn at(source: PathBuf, read_only: bool) -> Self {
+        Self {
+            source,
+            read_only,
+            in_memory: false,
+            limit: None,
+        }
+    }
+
+    /// As a folder in memory, if it is to be one.
+    pub(crate) fn memory(&self) -> Option<Memory> {
+        self.in_memory.then(|| Memory {
+            folder: self.source.clone(),
+            bytes: self.limit,
+        })
+    }
+
+    /// Its folder on disk and how many bytes it may take, if there is a limit.
+    pub(crate) fn limited(&self) -> Option<(PathBuf, u64)> {
+        Some((self.source.clone(), self.limit?))
+    }
 }
 
 /// Lays out every volume of a Pod. May be repeated.
@@ -101,13 +130,29 @@ fn one(
         volume: &volume.name,
         folder: &own,
     };
-    let written = |read_only| Ready {
-        source: own.clone(),
-        read_only,
-    };
-    if volume.empty_dir.is_some() {
+    let written = |read_only| Ready::at(own.clone(), read_only);
+    if let Some(wanted) = &volume.empty_dir {
+        let in_memory = match wanted.medium.as_deref() {
+            None | Some("") => false,
+            Some("Memory") => true,
+            Some(other) => {
+                return Err(refused(format!(
+                    "is to be of `{other}`, which this machine does not offer"
+                )));
+            }
+        };
+        let limit = wanted
+            .size_limit
+            .as_ref()
+            .map(|limit| limit.0.parse::<Quantity>())
+            .transpose()
+            .map_err(|error| refused(format!("has a limit that is no amount: {error}")))?;
         files.make_folder(0o777)?;
-        return Ok(written(false));
+        return Ok(Ready {
+            in_memory,
+            limit: limit.and_then(|limit| u64::try_from(limit.units()).ok()),
+            ..written(false)
+        });
     }
     if let Some(from) = &volume.config_map {
         files.make_folder(0o755)?;
@@ -169,31 +214,36 @@ fn one(
         }
         return Ok(written(true));
     }
-    if let Some(from) = &volume.persistent_volume_claim {
-        objects
-            .claim(&from.claim_name)
-            .map_err(|missing| Error::Missing {
-                volume: volume.name.clone(),
-                missing,
-            })?;
+    let named = volume.persistent_volume_claim.as_ref();
+    let named = named.map(|from| (from.claim_name.clone(), from.read_only == Some(true)));
+    let ephemeral = || ephemeral_claim(pod, volume).map(|name| (name, false));
+    if let Some((name, read_only)) = named.or_else(ephemeral) {
+        let claim = objects.claim(&name).map_err(|missing| Error::Missing {
+            volume: volume.name.clone(),
+            missing,
+        })?;
+        let mut owners = claim.metadata.owner_references.iter().flatten();
+        let mut is_own = || owners.any(|owner| Some(&owner.uid) == pod.metadata.uid.as_ref());
+        if volume.ephemeral.is_some() && !is_own() {
+            return Err(refused(format!(
+                "needs the claim `{name}` for itself, which is somebody else's: delete it, or rename the volume"
+            )));
+        }
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-        let folder = places.claims.join(namespace).join(&from.claim_name);
+        let folder = places.claims.join(namespace).join(&name);
         let files = Files {
             volume: &volume.name,
             folder: &folder,
         };
         files.make_folder(0o777)?;
-        return Ok(Ready {
-            source: folder,
-            read_only: from.read_only == Some(true),
-        });
+        return Ok(Ready::at(folder, read_only));
     }
     if let Some(from) = &volume.host_path {
         return host_path(&from.path, from.type_.as_deref(), places).map_err(refused);
     }
     Err(refused(
         "is of a kind that this machine does not offer (it offers emptyDir, configMap, secret, downwardAPI, \
-         projected, persistentVolumeClaim and hostPath)"
+         projected, persistentVolumeClaim, ephemeral and hostPath)"
             .to_owned(),
     ))
 }
@@ -255,10 +305,7 @@ fn host_path(path: &str, kind: Option<&str>, places: &Places<'_>) -> Result<Read
         }
         fs::create_dir_all(&source).map_err(|error| format!("cannot make `{path}`: {error}"))?;
     }
-    Ok(Ready {
-        source,
-        read_only: !is_writable,
-    })
+    Ok(Ready::at(source, !is_writable))
 }
 
 /// What a container is to see of the volumes. `variable` is for `subPathExpr`.
@@ -322,6 +369,19 @@ pub(crate) fn mounts<'a>(
     // What is mounted inside another mount comes after it.
     mounts.sort_by_key(|mount| mount.target.components().count());
     Ok(mounts)
+}
+
+/// Bytes on disk of a folder and what is in it.
+pub(crate) fn used(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok()?;
+            let own = metadata.blocks() * 512;
+            let below = if metadata.is_dir() { used(&entry.path()) } else { 0 };
+            Some(own + below)
+        })
+        .sum()
 }
 
 /// `below` under `folder`; `None` if it says `..` or is absolute.

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Wanted, PersistentVolumeClaim, Pod, PodStatus};
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use tokio::{
     sync::{Mutex, mpsc, watch},
@@ -26,6 +26,7 @@ use super::{
     container::{self, Job, Stop},
     context::{ADDRESS, Context},
     env::{self, Facts},
+    ignored::ignored,
     objects::{self, Objects, Reference},
     status::{self, CONTAINER_CREATING, Container, Observed, POD_INITIALIZING, RestartPolicy, State},
     volumes::{self, Places, Ready},
@@ -38,6 +39,9 @@ use crate::{
 /// The pauses between attempts to write a status.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often folders with a limit are measured, as in kubelet.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// What the node wants of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +93,25 @@ impl Setups {
         *made = Some(Arc::clone(&setup));
         Ok(setup)
     }
+
+    /// The folder that holds more than it may, in a sentence.
+    async fn overfull(&self) -> Option<String> {
+        let setup = self.0.try_lock().ok()?.clone()?;
+        let measured = tokio::task::spawn_blocking(move || {
+            setup.volumes.iter().find_map(|(name, volume)| {
+                let (folder, limit) = volume.limited()?;
+                let used = volumes::used(&folder);
+                (used > limit).then(|| {
+                    format!("the emptyDir volume `{name}` holds {used} bytes, more than its limit of {limit}")
+                })
+            })
+        });
+        measured.await.ok().flatten()
+    }
+}
+
+fn is_sidecar(wanted: &Wanted) -> bool {
+    wanted.restart_policy.as_deref() == Some("Always")
 }
 
 async fn set_up(context: &Arc<Context>, pod: &Arc<Pod>, wanted: &Wanted) -> Result<Setup, Unready> {
@@ -103,6 +126,9 @@ async fn set_up(context: &Arc<Context>, pod: &Arc<Pod>, wanted: &Wanted) -> Resu
         .clone()
         .unwrap_or_else(|| "default".to_owned());
     let client = &context.client;
+    for claim in objects::ephemeral_claims(pod) {
+        make_claim(client, &namespace, &claim).await?;
+    }
     let objects = Objects::fetch(client, &namespace, &references)
         .await
         .map_err(|error| Unready::Missing {
@@ -145,10 +171,7 @@ async fn set_up(context: &Arc<Context>, pod: &Arc<Pod>, wanted: &Wanted) -> Resu
             .map_err(|error| failed(format!("the Pod's volumes were not made: {error}")))?
     };
     match laid_out {
-        Ok(volumes) => {
-            bind_claims(client, &namespace, &references, &objects).await;
-            Ok(Setup { objects, volumes })
-        }
+        Ok(volumes) => Ok(Setup { objects, volumes }),
         Err(volumes::Error::Missing { volume, missing }) => {
             let what = format!("volume `{volume}`: {missing}");
             let seen = objects.version(&missing.object).map(ToOwned::to_owned);
@@ -197,38 +220,21 @@ fn lay_out(
     volumes::lay_out(pod, &places, &facts, objects)
 }
 
-/// This machine gives every claim a folder, so a claim that a Pod uses is bound.
-async fn bind_claims(
-    client: &Client,
-    namespace: &str,
-    references: &std::collections::BTreeSet<Reference>,
-    objects: &Objects,
-) {
-    for reference in references {
-        let Reference::Claim(name) = reference else {
-            continue;
-        };
-        let Ok(claim) = objects.claim(name) else { continue };
-        if claim
-            .status
-            .as_ref()
-            .is_some_and(|status| status.phase.as_deref() == Some("Bound"))
-        {
-            continue;
-        }
-        let spec = claim.spec.as_ref();
-        let status = serde_json::json!({"status": {
-            "phase": "Bound",
-            "accessModes": spec.and_then(|spec| spec.access_modes.as_ref()),
-            "capacity": spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref()),
-        }});
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
-        if let Err(error) = api
-            .patch_status(name, &PatchParams::default(), &Patch::Merge(&status))
-            .await
-        {
-            tracing::debug!(%error, claim = name, "a claim was not marked as bound");
-        }
+/// Makes the claim of a generic ephemeral volume, unless it is there.
+async fn make_claim(client: &Client, namespace: &str, claim: &PersistentVolumeClaim) -> Result<(), Unready> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    match api.create(&PostParams::default(), claim).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(error)) if error.code == 409 => Ok(()),
+        Err(kube::Error::Api(error)) if (400..500).contains(&error.code) => Err(failed(format!(
+            "the claim `{name}` cannot be made: {}",
+            error.message
+        ))),
+        Err(error) => Err(Unready::Missing {
+            what: format!("the claim `{name}` was not made: {error}"),
+            wait: tokio::time::sleep(LONGEST_PAUSE).boxed(),
+        }),
     }
 }
 
@@ -249,6 +255,7 @@ pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>, control: watch::Re
             image_id: String::new(),
             container_id: None,
             restarts: 0,
+            is_sidecar: is_sidecar(wanted),
             state: State::Waiting {
                 reason: reason.clone(),
                 message: None,
@@ -276,6 +283,7 @@ pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>, control: watch::Re
             .and_then(|seconds| u64::try_from(seconds).ok()),
         setups: Arc::default(),
         jobs: JoinSet::new(),
+        sidecars: 0,
         init: init.into_iter().enumerate().collect(),
         containers: spec.containers,
         context,
@@ -293,7 +301,10 @@ struct Worker {
     /// Seconds from the start.
     deadline: Option<u64>,
     setups: Arc<Setups>,
-    jobs: JoinSet<()>,
+    /// Each tells in the end whether it was a sidecar.
+    jobs: JoinSet<bool>,
+    /// Sidecars at work.
+    sidecars: usize,
     /// Init containers that were not started yet.
     init: VecDeque<(usize, Wanted)>,
     /// The others, until they are started.
@@ -320,10 +331,17 @@ impl Worker {
                  server's user, share /tmp and see other processes (see `coracle doctor`)",
             );
         }
+        for sentence in ignored(&self.pod) {
+            self.context
+                .events
+                .pod(&self.pod, Kind::Warning, "SettingIgnored", sentence);
+        }
         let mut last: Option<PodStatus> = self.pod.status.clone();
         let deadline = self.until_deadline();
         let mut deadline = std::pin::pin!(deadline);
         let mut is_late = false;
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let may_be_evicted = self.has_limited_folders();
         self.obey();
         self.advance(&updates);
         loop {
@@ -341,8 +359,12 @@ impl Worker {
                 break;
             }
             tokio::select! {
-                Some((index, container)) = updated.recv() => self.note(index, container),
-                Some(_) = self.jobs.join_next() => {
+                Some((index, container)) = updated.recv() => {
+                    self.note(index, container);
+                    self.advance(&updates);
+                }
+                Some(ended) = self.jobs.join_next() => {
+                    self.sidecars -= usize::from(ended.unwrap_or_default());
                     while let Ok((index, container)) = updated.try_recv() {
                         self.note(index, container);
                     }
@@ -352,6 +374,11 @@ impl Worker {
                 () = &mut deadline, if !is_late => {
                     is_late = true;
                     self.end_late();
+                }
+                _ = housekeeping.tick(), if may_be_evicted => {
+                    if let Some(message) = self.setups.overfull().await {
+                        self.end_pod("Evicted", message);
+                    }
                 }
             }
         }
@@ -398,21 +425,31 @@ impl Worker {
         }
     }
 
-    /// Starts what is to start next, if nothing runs.
+    /// Starts what is to start next, if nothing but sidecars runs; ends those when there is nothing more to start.
     fn advance(&mut self, updates: &mpsc::UnboundedSender<(usize, Container)>) {
-        if !self.jobs.is_empty() || *self.stop.borrow() == Stop::Now {
+        if self.jobs.len() > self.sidecars || *self.stop.borrow() == Stop::Now {
             return;
         }
         let started = self.observed.init.len() - self.init.len();
-        let is_clear = self.observed.init[..started]
-            .iter()
-            .all(|container| matches!(&container.state, State::Terminated(end) if end.exit_code == 0));
-        if !is_clear {
+        let mut is_awaited = false;
+        for container in &self.observed.init[..started] {
+            match &container.state {
+                State::Terminated(end) if end.exit_code == 0 || container.is_sidecar => {}
+                State::Running { .. } if container.is_sidecar => {}
+                State::Waiting { .. } if container.is_sidecar => is_awaited = true,
+                // It failed: nothing comes after it.
+                _ => return self.end_sidecars(),
+            }
+        }
+        if is_awaited && self.sidecars > 0 {
             return;
         }
         if let Some((index, wanted)) = self.init.pop_front() {
             self.start(index, wanted, true, updates);
             return;
+        }
+        if self.containers.is_empty() {
+            return self.end_sidecars();
         }
         let first = self.observed.init.len();
         for (index, wanted) in std::mem::take(&mut self.containers).into_iter().enumerate() {
@@ -431,18 +468,42 @@ impl Worker {
         let Some(seen) = all.nth(index).cloned() else {
             return;
         };
+        let is_sidecar = seen.is_sidecar;
+        self.sidecars += usize::from(is_sidecar);
         let job = Job {
             context: Arc::clone(&self.context),
             pod: Arc::clone(&self.pod),
             setups: Arc::clone(&self.setups),
             wanted,
-            is_init,
-            policy: self.observed.restart_policy,
+            is_init: is_init && !is_sidecar,
+            policy: if is_sidecar {
+                RestartPolicy::Always
+            } else {
+                self.observed.restart_policy
+            },
             index,
             updates: updates.clone(),
             stop: self.stop.subscribe(),
         };
-        self.jobs.spawn(container::run(job, seen));
+        self.jobs.spawn(async move {
+            container::run(job, seen).await;
+            is_sidecar
+        });
+    }
+
+    fn end_sidecars(&mut self) {
+        if self.sidecars > 0 && *self.stop.borrow() == Stop::No {
+            self.stop.send_replace(Stop::Gracefully(self.grace()));
+        }
+    }
+
+    fn has_limited_folders(&self) -> bool {
+        let spec = self.pod.spec.iter();
+        let mut volumes = spec.flat_map(|spec| spec.volumes.as_deref().unwrap_or_default());
+        volumes.any(|volume| {
+            let folder = volume.empty_dir.as_ref();
+            folder.is_some_and(|folder| folder.size_limit.is_some())
+        })
     }
 
     fn obey(&mut self) {
@@ -475,20 +536,29 @@ impl Worker {
     fn end_late(&mut self) {
         let seconds = self.deadline.unwrap_or_default();
         let message = format!("the Pod was active for longer than its deadline of {seconds} s");
+        self.end_pod("DeadlineExceeded", message);
+    }
+
+    /// Ends the Pod for a reason of its own. The first one counts.
+    fn end_pod(&mut self, reason: &str, message: String) {
+        if self.observed.ended.is_some() {
+            return;
+        }
         self.context
             .events
-            .pod(&self.pod, Kind::Warning, "DeadlineExceeded", message.clone());
-        self.observed.ended = Some(("DeadlineExceeded".to_owned(), message));
-        let grace = self
-            .pod
-            .spec
-            .as_ref()
+            .pod(&self.pod, Kind::Warning, reason, message.clone());
+        self.observed.ended = Some((reason.to_owned(), message));
+        if *self.stop.borrow() == Stop::No {
+            self.stop.send_replace(Stop::Gracefully(self.grace()));
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        let spec = self.pod.spec.as_ref();
+        let grace = spec
             .and_then(|spec| spec.termination_grace_period_seconds)
             .unwrap_or(30);
-        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-        if *self.stop.borrow() == Stop::No {
-            self.stop.send_replace(Stop::Gracefully(grace));
-        }
+        Duration::from_secs(u64::try_from(grace).unwrap_or(0))
     }
 }
 

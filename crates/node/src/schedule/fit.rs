@@ -68,17 +68,27 @@ impl FromIterator<(String, Quantity)> for Amounts {
     }
 }
 
-/// What a Pod holds while it runs: the sum over its containers, or its most demanding init container if that is
-/// more, and one place among the Pods. A limit without a request is a request.
+/// What a Pod holds while it runs: the sum over its containers and sidecars, or its most demanding init container
+/// with the sidecars before it if that is more, and one place among the Pods. A limit without a request is a
+/// request.
 pub(crate) fn requests(pod: &Pod) -> Result<Amounts, InvalidQuantity> {
     let mut sum = Amounts::default();
     if let Some(spec) = &pod.spec {
         for container in &spec.containers {
             sum.add(&of_container(container.resources.as_ref())?);
         }
+        let mut sidecars = Amounts::default();
+        let mut most = Amounts::default();
         for container in spec.init_containers.iter().flatten() {
-            sum.raise_to(&of_container(container.resources.as_ref())?);
+            let mut amounts = of_container(container.resources.as_ref())?;
+            amounts.add(&sidecars);
+            if container.restart_policy.as_deref() == Some("Always") {
+                sidecars = amounts.clone();
+            }
+            most.raise_to(&amounts);
         }
+        sum.add(&sidecars);
+        sum.raise_to(&most);
         for (resource, amount) in spec.overhead.iter().flatten() {
             sum.add(&Amounts::from_iter([(resource.clone(), amount.0.parse()?)]));
         }
@@ -282,6 +292,28 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_here_has_heard_of_is_named() {
+        check(
+            "cpu=4",
+            &[],
+            &[],
+            "example.com/quantum=2",
+            "RequestExceedsNode: needs 2 example.com/quantum; this machine has 0",
+        );
+    }
+
+    #[test]
+    fn a_device_that_is_held_is_waited_for() {
+        check(
+            "cpu=4 nvidia.com/gpu=1",
+            &[("a/x", "nvidia.com/gpu=1")],
+            &[],
+            "nvidia.com/gpu=1",
+            "InsufficientResources: needs 1 nvidia.com/gpu; 0 of 1 free, held by a/x (1)",
+        );
+    }
+
+    #[test]
     fn what_does_not_fit_now_says_who_holds_it() {
         check(
             "cpu=4",
@@ -337,6 +369,21 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(requests(&pod).unwrap(), amounts("cpu=1500m memory=2Gi pods=1"));
+    }
+
+    #[test]
+    fn a_sidecar_counts_beside_the_containers() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "spec": {
+                "containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}],
+                "initContainers": [
+                    {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}},
+                    {"name": "i", "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}},
+                ],
+            }
+        }))
+        .unwrap();
+        assert_eq!(requests(&pod).unwrap(), amounts("cpu=2 memory=1Gi pods=1"));
     }
 
     #[test]

@@ -3,4 +3,5 @@
 //! Pure: no clock, no API. The node's loop feeds it and carries out what it decides.
 
 pub(crate) mod fit;
+pub(crate) mod placement;
 pub(crate) mod queue;

@@ -92,6 +92,13 @@ impl Queue {
         self.waiting.insert(place, pod);
     }
 
+    /// A Pod that wants another machine.
+    pub(crate) fn refuse(&mut self, pod: Waiting, refusal: Refusal) {
+        if !self.held.contains_key(&pod.uid) && self.hopeless.insert(pod.uid.clone()) {
+            self.untold.push((pod, refusal));
+        }
+    }
+
     /// A Pod that is bound to this machine and not over. Nothing changes if that is known.
     pub(crate) fn hold(&mut self, uid: &str, holder: Holder) {
         self.leave(uid);
@@ -250,6 +257,29 @@ mod tests {
         let plan = queue.plan();
         assert_eq!(told(&plan), [("huge", "needs 64 cpu; this machine has 2")]);
         assert_eq!(bound(&plan), ["small"]);
+    }
+
+    #[test]
+    fn who_wants_another_machine_is_told_once_and_holds_nothing() {
+        let mut queue = queue("2", "10");
+        let refusal = || Refusal {
+            reason: coracle_api::reason::Reason::NodeSelectorMismatch,
+            message: "elsewhere".to_owned(),
+        };
+        let pod = |uid: &str| Waiting {
+            uid: uid.to_owned(),
+            namespace: "n".to_owned(),
+            name: uid.to_owned(),
+            wanted: amounts("2"),
+            told: None,
+        };
+        queue.refuse(pod("a"), refusal());
+        queue.refuse(pod("a"), refusal());
+        wait(&mut queue, "b", "2", 1);
+        let plan = queue.plan();
+        assert_eq!(told(&plan), [("a", "elsewhere")]);
+        assert_eq!(bound(&plan), ["b"]);
+        assert!(!queue.release("a"));
     }
 
     #[test]

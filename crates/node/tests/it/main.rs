@@ -9,6 +9,7 @@
 )]
 
 mod adoption;
+mod claims;
 mod doctor;
 mod ends;
 mod isolation;
@@ -17,5 +18,6 @@ mod machine;
 mod overhead;
 mod python;
 mod scheduling;
+mod settings;
 mod status;
 mod volumes;

@@ -24,7 +24,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    exec, mounts,
+    exec, mounts, shim,
     spec::{Failure, Spec},
 };
 
@@ -185,6 +185,16 @@ fn command(spec: &Spec, stdout: &OwnedFd, stderr: &OwnedFd) -> Failure {
     if spec.mode.sandbox().is_none() {
         // No PID namespace ends it with the first process.
         let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    }
+    // With a user namespace around everything, it is who it should be already.
+    if let Some(run_as) = spec.run_as
+        && !spec.mode.sandbox().is_some_and(|sandbox| sandbox.user)
+        && let Err((what, error)) = shim::become_another(run_as)
+    {
+        return not_ready(format!(
+            "cannot run as user {} and group {}: cannot {what}: {error}",
+            run_as.user, run_as.group
+        ));
     }
     let _ = setsid();
     let _ = SigSet::all().thread_unblock();

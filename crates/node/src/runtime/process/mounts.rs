@@ -77,7 +77,23 @@ pub(crate) fn enter(spec: &Spec, sandbox: Sandbox) -> Result<(), Error> {
     for hidden in &spec.hidden {
         view.hide(hidden)?;
     }
+    // Over the host's folders, which only this namespace sees; from there they are shown where they belong.
+    for memory in &spec.memory {
+        let size = memory
+            .bytes
+            .map(|bytes| format!(",size={bytes}"))
+            .unwrap_or_default();
+        tmpfs(&memory.folder, &format!("mode=777{size}"))?;
+    }
     for (index, mount) in spec.mounts.iter().enumerate() {
+        if spec
+            .memory
+            .iter()
+            .any(|memory| mount.source.starts_with(&memory.folder))
+        {
+            // Part of a folder in memory, which was empty until now.
+            fs::create_dir_all(&mount.source).map_err(failed("make", &mount.source))?;
+        }
         view.show(mount, index)?;
     }
     nix::unistd::chdir(&view.root).map_err(failed("enter", &view.root))?;

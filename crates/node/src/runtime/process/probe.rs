@@ -76,6 +76,7 @@ pub(crate) async fn attempt(binary: &Path, pods: &Path, mode: Mode) -> Result<()
         run_dir: run.path().to_path_buf(),
         mode,
         hidden: Vec::new(),
+        memory: Vec::new(),
         mounts: vec![Mount {
             source: shown,
             target: "/tmp/shown".into(),
@@ -85,6 +86,7 @@ pub(crate) async fn attempt(binary: &Path, pods: &Path, mode: Mode) -> Result<()
         command: Vec::new(),
         env: Vec::new(),
         workdir: "/".into(),
+        run_as: None,
         cgroups: Vec::new(),
     };
     let result = match launch::start(binary, spec).await {

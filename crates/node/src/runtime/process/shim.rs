@@ -35,7 +35,7 @@ use super::{
     cgroup, exec,
     init::{self, PASSED_ON, Report, Streams},
     log_writer::Stream,
-    spec::{Exit, Failure, Identity, RunDir, Sandbox, Spec},
+    spec::{Exit, Failure, Identity, RunAs, RunDir, Sandbox, Spec},
 };
 
 /// The helper's exit status when another helper already runs what it was given.
@@ -169,7 +169,7 @@ fn contain(spec: &Spec, blocked: SigSet, log: File) -> Result<Exit, Error> {
         failure: Some(failure),
     };
     if let Some(sandbox) = spec.mode.sandbox()
-        && let Err((what, source)) = separate(sandbox)
+        && let Err((what, source)) = separate(sandbox, spec.run_as)
     {
         return Ok(not_started(Failure {
             reason: Reason::SandboxNotReady,
@@ -255,16 +255,27 @@ fn ending(reports: &[Report], first: WaitStatus) -> (i32, Option<i32>) {
 }
 
 /// Makes the namespaces that the container's first process is born into.
-fn separate(sandbox: Sandbox) -> Result<(), (&'static str, io::Error)> {
+fn separate(sandbox: Sandbox, run_as: Option<RunAs>) -> Result<(), (&'static str, io::Error)> {
     if sandbox.user {
-        let (uid, gid) = (getuid(), getgid());
-        unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| ("make a user namespace", errno.into()))?;
-        fs::write("/proc/self/setgroups", "deny").map_err(|error| ("give up changing groups", error))?;
-        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).map_err(|error| ("map the user", error))?;
-        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
-            .map_err(|error| ("map the group", error))?;
+        let same = RunAs {
+            user: getuid().as_raw(),
+            group: getgid().as_raw(),
+        };
+        become_another(run_as.unwrap_or(same))?;
     }
     unshare(CloneFlags::CLONE_NEWPID).map_err(|errno| ("make a PID namespace", errno.into()))
+}
+
+/// Gives this process a user namespace in which its user and group have other numbers. What they may do with the
+/// host's files is what they might before, less what only root may.
+pub(crate) fn become_another(run_as: RunAs) -> Result<(), (&'static str, io::Error)> {
+    let (uid, gid) = (getuid(), getgid());
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(|errno| ("make a user namespace", errno.into()))?;
+    fs::write("/proc/self/setgroups", "deny").map_err(|error| ("give up changing groups", error))?;
+    fs::write("/proc/self/uid_map", format!("{} {uid} 1", run_as.user))
+        .map_err(|error| ("map the user", error))?;
+    fs::write("/proc/self/gid_map", format!("{} {gid} 1", run_as.group))
+        .map_err(|error| ("map the group", error))
 }
 
 struct Watch {

@@ -72,6 +72,24 @@ pub(crate) enum MountKind {
     CopyOnWrite,
 }
 
+/// A folder of the host that is in memory inside the sandbox, and empty at first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    /// On the host, where nothing is written to it.
+    pub(crate) folder: PathBuf,
+    /// How much it may hold.
+    pub(crate) bytes: Option<u64>,
+}
+
+/// Who a container's processes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunAs {
+    /// The user, as they see themselves.
+    pub(crate) user: u32,
+    /// The group, as they see themselves.
+    pub(crate) group: u32,
+}
+
 /// One run of one container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Spec {
@@ -81,6 +99,9 @@ pub(crate) struct Spec {
     pub(crate) mode: Mode,
     /// Host folders whose content is not to be seen inside.
     pub(crate) hidden: Vec<PathBuf>,
+    /// What is in memory; mounts may show it.
+    #[serde(default)]
+    pub(crate) memory: Vec<Memory>,
     /// What is shown inside, in order.
     pub(crate) mounts: Vec<Mount>,
     /// Further device nodes to show, e.g. `/dev/nvidia0`.
@@ -91,6 +112,9 @@ pub(crate) struct Spec {
     pub(crate) env: Vec<(String, String)>,
     /// Where the command starts; made if it is missing.
     pub(crate) workdir: PathBuf,
+    /// Who the processes are; absent for who the node is.
+    #[serde(default)]
+    pub(crate) run_as: Option<RunAs>,
     /// Control groups to enter; removed afterwards.
     pub(crate) cgroups: Vec<PathBuf>,
 }
