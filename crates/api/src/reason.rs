@@ -60,6 +60,8 @@ pub enum Reason {
     SandboxNotReady,
     /// The Pod waits for resources that others hold.
     InsufficientResources,
+    /// The Pod waits for its Python environment, which is being made.
+    PreparingEnvironment,
     /// The Pod asks for more than this machine has.
     RequestExceedsNode,
     /// The Pod ended and no result came from its launcher.
@@ -99,6 +101,33 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether the same thing, done again later, may go better. A request that this machine can
+    /// never meet, or a document that is wrong, fails the same way each time.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        !matches!(
+            self,
+            Self::InputMissing
+                | Self::InputTypeMismatch
+                | Self::PlaceholderUnresolved
+                | Self::ConditionInvalid
+                | Self::LoopItemsInvalid
+                | Self::ImageNeedsContainerRuntime
+                | Self::RequestExceedsNode
+                | Self::NodeSelectorMismatch
+                | Self::SettingInvalid
+                | Self::PipelineRootInvalid
+                | Self::NotSupported
+                | Self::RunTerminated
+        )
+    }
+
+    /// Whether it is said of a Pod that has not begun and may still.
+    #[must_use]
+    pub const fn is_of_one_who_waits(self) -> bool {
+        matches!(self, Self::InsufficientResources | Self::PreparingEnvironment)
+    }
+
     /// What to do about it: one sentence, without a full stop.
     #[must_use]
     pub const fn hint(self) -> &'static str {
@@ -134,6 +163,7 @@ impl Reason {
             Self::InsufficientResources => {
                 "wait, or end something that holds the resources (`coracle get pods`)"
             }
+            Self::PreparingEnvironment => "wait: the next task with the same packages finds it ready",
             Self::RequestExceedsNode => "ask for less, or run on a machine that has this much",
             Self::ResultMissing => "read the Pod's log; if it is empty, run `coracle doctor`",
             Self::PodDeleted => "run it again; delete runs with `coracle`, not their Pods",
@@ -141,7 +171,9 @@ impl Reason {
             Self::ServerUnreachable => "check that `coracle up` is running and reachable from the task",
             Self::UpstreamFailed => "mend the task that failed first",
             Self::RunTerminated => "run it again if this was not meant",
-            Self::DeadlineExceeded => "allow more time (set_timeout, active_deadline_seconds), or find out what waits",
+            Self::DeadlineExceeded => {
+                "allow more time (set_timeout, active_deadline_seconds), or find out what waits"
+            }
             Self::OutputParameterTooLarge => "write large results to an output artifact",
             Self::OutputOutsideFolder => "write to the path that the task is given",
             Self::LoopItemsInvalid => "pass a list, or text that holds a JSON list",

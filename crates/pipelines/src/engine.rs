@@ -5,22 +5,26 @@
 //! watch. Losing an event is harmless: after a lag or a restart of the watch, rows and Pods are
 //! read again.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use coracle_api::{
     id::{RunId, TaskId},
     labels,
     launch::Report,
 };
-use coracle_store::records::{Change, Records};
+use coracle_store::records::{self, Change, Records};
 use futures::StreamExt;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{PersistentVolumeClaim, Pod},
+};
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{DeleteParams, ListParams},
     runtime::{WatchStreamExt, watcher},
 };
+use serde::de::DeserializeOwned;
 use tokio::{
     sync::{broadcast, mpsc},
     task::JoinSet,
@@ -56,8 +60,10 @@ pub struct Engine {
     tools: Tools,
     settings: Settings,
     runs: HashMap<RunId, mpsc::UnboundedSender<Message>>,
-    actors: JoinSet<RunId>,
+    actors: JoinSet<Ended>,
+    cleaners: JoinSet<()>,
     finished: VecDeque<RunId>,
+    expiring: BTreeSet<(Timestamp, RunId)>,
     listed: Option<Listed>,
 }
 
@@ -101,7 +107,9 @@ impl Engine {
             settings,
             runs: HashMap::new(),
             actors: JoinSet::new(),
+            cleaners: JoinSet::new(),
             finished: VecDeque::new(),
+            expiring: BTreeSet::new(),
             listed: None,
         }
     }
@@ -132,13 +140,16 @@ impl Engine {
                     None => break,
                 },
                 Some(ended) = self.actors.join_next(), if !self.actors.is_empty() => match ended {
-                    Ok(run) => self.run_ended(run),
+                    Ok(ended) => self.run_ended(ended),
                     Err(error) => tracing::error!(%error, "a run's task ended by itself; its run goes on after a restart"),
                 },
+                Some(_) = self.cleaners.join_next(), if !self.cleaners.is_empty() => {}
+                () = until(self.expiring.first().map(|(time, _)| *time)) => self.forget_expired(),
             }
         }
         self.runs.clear();
         while self.actors.join_next().await.is_some() {}
+        while self.cleaners.join_next().await.is_some() {}
     }
 
     async fn take_up_unfinished(&mut self) {
@@ -251,14 +262,33 @@ impl Engine {
             .map(|(run, time)| (time, run))
             .collect();
         finished.sort_unstable();
-        self.finished = finished.into_iter().map(|(_, run)| run).collect();
+        self.finished.clear();
+        // Each is looked at once more: only its pipeline says how long its Pods may stay.
+        for (_, run) in finished {
+            self.take_up(run);
+        }
+    }
+
+    fn run_ended(&mut self, ended: Ended) {
+        let Ended { run, expires_at } = ended;
+        self.runs.remove(&run);
+        self.finished.push_back(run);
+        self.expiring.extend(expires_at.map(|time| (time, run)));
         self.forget_old_pods();
     }
 
-    fn run_ended(&mut self, run: RunId) {
-        self.runs.remove(&run);
-        self.finished.push_back(run);
-        self.forget_old_pods();
+    /// What finished runs used may be deleted once their pipelines say so.
+    fn forget_expired(&mut self) {
+        let now = Timestamp::now();
+        while let Some((time, run)) = self.expiring.first().copied() {
+            if time > now {
+                break;
+            }
+            self.expiring.remove(&(time, run));
+            if !self.runs.contains_key(&run) {
+                self.delete_pods(run);
+            }
+        }
     }
 
     /// Objects must not grow without bound: the Pods of all but the newest finished runs go.
@@ -270,28 +300,69 @@ impl Engine {
         }
     }
 
+    /// Deletes a run's Pods, and its workspace with what is in it.
     fn delete_pods(&mut self, run: RunId) {
         let client = self.tools.client.clone();
         self.finished.retain(|finished| *finished != run);
-        // Not awaited: nothing depends on it, and what is left over is found at the next relist.
-        tokio::spawn(async move {
-            let chosen = ListParams::default().labels(&format!("{}={run}", labels::RUN_ID));
-            let found = Api::<Pod>::all(client.clone()).list_metadata(&chosen).await;
-            let pods = match found {
-                Ok(pods) => pods,
-                Err(error) => return tracing::warn!(run.id = %run, %error, "cannot list the Pods of a run"),
-            };
-            for pod in pods {
-                let (Some(namespace), Some(name)) = (pod.metadata.namespace, pod.metadata.name) else {
-                    continue;
-                };
-                let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-                if let Err(error) = pods.delete(&name, &DeleteParams::default()).await {
-                    tracing::warn!(run.id = %run, pod.name = %name, %error, "cannot delete a Pod of a run");
-                }
-            }
+        // Nothing waits for it, and what is left over is found at the next relist.
+        self.cleaners.spawn(async move {
+            delete_all::<Pod>(&client, run).await;
+            delete_all::<PersistentVolumeClaim>(&client, run).await;
         });
     }
+}
+
+/// Deletes the objects of a kind that carry a run's label.
+async fn delete_all<K>(client: &Client, run: RunId)
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let chosen = ListParams::default().labels(&format!("{}={run}", labels::RUN_ID));
+    let kind = K::kind(&()).into_owned();
+    let found = match Api::<K>::all(client.clone()).list_metadata(&chosen).await {
+        Ok(found) => found,
+        Err(error) => return tracing::warn!(run.id = %run, %error, "cannot list the {kind}s of a run"),
+    };
+    for object in found {
+        let (Some(namespace), Some(name)) = (object.metadata.namespace, object.metadata.name) else {
+            continue;
+        };
+        let objects: Api<K> = Api::namespaced(client.clone(), &namespace);
+        match objects.delete(&name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => {
+                tracing::warn!(run.id = %run, object.name = %name, %error, "cannot delete a {kind} of a run");
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Waits until a time, at least for a millisecond: a clock may be read twice in one. For ever when
+/// there is none.
+async fn until(time: Option<Timestamp>) {
+    match time.map(|time| Timestamp::now().duration_until(time)) {
+        Some(wait) => {
+            let wait = wait.max(SignedDuration::from_millis(1));
+            tokio::time::sleep(wait.unsigned_abs()).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// A run that its task has nothing more to do for.
+struct Ended {
+    run: RunId,
+    /// When what it used is to be deleted, if its pipeline says so.
+    expires_at: Option<Timestamp>,
+}
+
+/// What a run's own task goes on with.
+enum Next {
+    Message(Message),
+    TimeCame,
+    /// The engine stops.
+    Nothing,
 }
 
 /// One run at work.
@@ -304,38 +375,61 @@ struct Actor {
 
 impl Actor {
     #[tracing::instrument(name = "run", skip_all, fields(run.id = %self.run))]
-    async fn work(mut self) -> RunId {
+    async fn work(mut self) -> Ended {
+        let ended = Ended {
+            run: self.run,
+            expires_at: None,
+        };
         let (pipeline, mut state) = match observe::load(&self.tools.records, self.run).await {
             Ok(loaded) => loaded,
+            // Deleted, and its Pods with it.
+            Err(observe::Error::Records(records::Error::NotFound { .. })) => return ended,
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "the run cannot be taken up"
                 );
-                return self.run;
+                return ended;
             }
         };
+        let was_over = state.run.state.is_terminal();
         let mut events = VecDeque::from([Event::Resumed]);
-        while !state.run.state.is_terminal() {
+        while !state.run.state.is_terminal() || state.run.retry_requested {
             if events.is_empty() {
-                let Some(message) = self.receiver.recv().await else {
-                    return self.run;
-                };
-                if !self.take_in(message, &state, &mut events).await {
-                    return self.run;
+                match self.next(state.wakes_at(&pipeline)).await {
+                    Next::Message(message) => {
+                        if !self.take_in(message, &state, &mut events).await {
+                            return ended;
+                        }
+                    }
+                    Next::TimeCame => events.push_back(Event::TimeCame),
+                    Next::Nothing => return ended,
                 }
             }
             // What has piled up is planned together and written in one transaction.
             while let Ok(message) = self.receiver.try_recv() {
                 if !self.take_in(message, &state, &mut events).await {
-                    return self.run;
+                    return ended;
                 }
             }
             let planned = self.plan(&pipeline, &mut state, &mut events);
             events.extend(self.tools.apply(&state, planned).await);
         }
-        tracing::info!(state = %state.run.state, "run `{}` ended", state.run.display_name);
-        self.run
+        if !was_over {
+            tracing::info!(state = %state.run.state, "run `{}` ended", state.run.display_name);
+        }
+        Ended {
+            expires_at: state.expires_at(&pipeline),
+            ..ended
+        }
+    }
+
+    /// Waits for a message, but no longer than until `wakes_at`.
+    async fn next(&mut self, wakes_at: Option<Timestamp>) -> Next {
+        tokio::select! {
+            message = self.receiver.recv() => message.map_or(Next::Nothing, Next::Message),
+            () = until(wakes_at) => Next::TimeCame,
+        }
     }
 
     fn plan(&self, pipeline: &Pipeline, state: &mut State, events: &mut VecDeque<Event>) -> Plan {

@@ -7,10 +7,12 @@
 //!
 //! - [`engine`]: the service
 //! - [`run`]: one run: its task tree and what happens to it
+//! - [`schedule`]: recurring runs: what makes runs again and again
 //! - [`task`]: one task: inputs, condition, Pod
 
 pub mod engine;
 pub mod run;
+pub mod schedule;
 pub mod task;
 
 pub use engine::{Engine, Options};

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{Router, body::Body, middleware};
 use coracle_artifacts::Artifacts;
-use coracle_pipelines::task::container::Settings;
+use coracle_pipelines::task::container::{Cache, Settings};
 use coracle_store::{Location, OpenError, Store};
 use jiff::Timestamp;
 use kube::Client;
@@ -130,6 +130,7 @@ impl Server {
             namespace: NAMESPACE.to_owned(),
             version: VERSION.to_owned(),
             commit: option_env!("CORACLE_COMMIT").unwrap_or_default().to_owned(),
+            private_urls: std::env::var_os("CORACLE_PRIVATE_URLS").is_some_and(|value| value == "1"),
             clock: Timestamp::now,
             shutdown: stop.clone(),
         });
@@ -144,6 +145,7 @@ impl Server {
                 artifact_root,
                 launcher: config.binary.to_string_lossy().into_owned(),
                 server_url: url.clone(),
+                cache: Some(Cache::default()),
             },
         });
 

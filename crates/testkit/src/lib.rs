@@ -85,6 +85,7 @@ impl Bench {
                 artifact_root: "/artifacts".into(),
                 launcher: "/bin/coracle".to_owned(),
                 server_url: "http://127.0.0.1:1".to_owned(),
+                cache: None,
             },
         });
         let stop = CancellationToken::new();

@@ -99,15 +99,12 @@ pub fn resolve_value(value: &Value, scope: &Scope<'_>) -> Result<Value, Unresolv
 
 /// The constant of a task's input, with what it says about the run filled in.
 ///
-/// As in Kubeflow, `{{$.pipeline_job_name}}` and the like count only as the whole constant;
-/// `{{$.workspace_path}}` counts anywhere.
+/// Kubeflow takes `{{$.pipeline_job_name}}` and the like only as the whole constant. Here, as with
+/// the SDK's local runner, they count anywhere in it: the constant is the author's own text.
 #[must_use]
 pub fn constant(text: &str, context: &BTreeMap<String, String>) -> String {
-    let parts = split(text);
-    let is_whole = parts.len() == 1;
-    join(&parts, |path| match path {
-        ["workspace_path"] => context.get("workspace_path").cloned(),
-        [name] if is_whole => context.get(*name).cloned(),
+    join(&split(text), |path| match path {
+        [name] => context.get(*name).cloned(),
         _ => None,
     })
 }

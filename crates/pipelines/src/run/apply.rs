@@ -1,12 +1,13 @@
 //! Does what was planned. No decisions here, and everything may be done twice: rows are written
 //! by key, a Pod that exists already is the one that was meant, a Pod that is gone need not go.
 
-use coracle_api::id::TaskId;
+use coracle_api::id::{ArtifactId, TaskId};
 use coracle_artifacts::ArtifactUri;
 use coracle_reconcile::retry::until_done;
-use coracle_store::records::{Attempt, Commit, Records};
+use coracle_api::launch::SpilledValue;
+use coracle_store::records::{Attempt, CacheEntry, Commit, Records};
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::{
     Api, Client,
     api::{DeleteParams, PostParams},
@@ -15,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     observe::{PodEnd, PodView},
-    plan::{Event, Import, Plan},
+    plan::{Claim, Event, Import, Known, Lookup, Plan},
     state::State,
 };
+use crate::task::claim::ClaimOrder;
 
 /// Requests to the Kubernetes API under way at once, per run.
 const CONCURRENCY: usize = 16;
@@ -39,26 +41,41 @@ impl Tools {
     pub async fn apply(&self, state: &State, plan: Plan) -> Vec<Event> {
         let Plan {
             commit,
+            claims,
             create,
             imports,
+            lookups,
+            reads,
             delete,
         } = plan;
         if commit != Commit::default() && self.commit(state, &commit).await.is_none() {
             return Vec::new();
         }
-        let mut events: Vec<Event> = stream::iter(create)
+        // Before the Pods, which may mount them.
+        let mut events = Vec::new();
+        for claim in claims {
+            events.extend(self.claim(claim).await);
+        }
+        let created = stream::iter(create)
             .map(|(task, number)| self.create(state, task, number))
             .buffer_unordered(CONCURRENCY)
-            .filter_map(async |event| event)
-            .collect()
-            .await;
+            .filter_map(std::future::ready);
+        events.extend(created.collect::<Vec<_>>().await);
+        let found = stream::iter(lookups)
+            .map(|lookup| self.look_up(state, lookup))
+            .buffer_unordered(CONCURRENCY)
+            .filter_map(std::future::ready);
+        events.extend(found.collect::<Vec<_>>().await);
+        for (task, values) in reads {
+            events.push(read(task, values).await);
+        }
         for import in imports {
             events.extend(self.import(import).await);
         }
         let deleted = stream::iter(delete)
             .map(|(task, number)| self.delete(state, task, number))
             .buffer_unordered(CONCURRENCY)
-            .filter_map(async |event| event);
+            .filter_map(std::future::ready);
         events.extend(deleted.collect::<Vec<_>>().await);
         events
     }
@@ -92,6 +109,69 @@ impl Tools {
             task,
             artifact: Box::new(known.unwrap_or(artifact)),
         })
+    }
+
+    /// What is known of a task's work, if all of it is still there.
+    async fn look_up(&self, state: &State, lookup: Lookup) -> Option<Event> {
+        let Lookup { task, pipeline, key } = lookup;
+        let namespace = &state.run.namespace;
+        let find = || self.records.cache_entry(namespace, &pipeline, &key);
+        let entry = until_done("search the cache", &self.cancel, find).await?;
+        let found = match entry {
+            Some(entry) => self.still_there(entry).await?.map(Box::new),
+            None => None,
+        };
+        Some(Event::LookedUp { task, found })
+    }
+
+    /// The entry with its artifacts; inside, none when one of them is gone.
+    async fn still_there(&self, entry: CacheEntry) -> Option<Option<Known>> {
+        let ids: Vec<ArtifactId> = entry.outputs.artifacts.values().flatten().copied().collect();
+        let find = || self.records.artifacts(&ids);
+        let artifacts = until_done("look artifacts up", &self.cancel, find).await?;
+        if ids.iter().any(|id| !artifacts.iter().any(|artifact| artifact.id == *id)) {
+            return Some(None);
+        }
+        let stored = artifacts.iter().filter(|artifact| artifact.digest.is_some());
+        let spilled: Vec<_> = entry.outputs.parameters.values().filter_map(SpilledValue::of).collect();
+        let uris = stored.map(|artifact| &artifact.uri).chain(spilled.iter().map(|spilled| &spilled.uri));
+        for uri in uris {
+            if is_there(uri).await.is_err() {
+                return Some(None);
+            }
+        }
+        Some(Some(Known { entry, artifacts }))
+    }
+
+    async fn claim(&self, claim: Claim) -> Option<Event> {
+        let Claim {
+            task,
+            namespace,
+            order,
+        } = claim;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+        let refused = |message: String| Event::ClaimRefused { task, message };
+        let done = |name: &str| Event::ClaimDone {
+            task,
+            name: name.to_owned(),
+        };
+        match order {
+            ClaimOrder::Create(claim) => {
+                let claim: PersistentVolumeClaim = match serde_json::from_value(claim) {
+                    Ok(claim) => claim,
+                    Err(error) => return Some(refused(format!("the claim cannot be written: {error}"))),
+                };
+                let name = claim.metadata.name.clone().unwrap_or_default();
+                let create = async || settled(claims.create(&PostParams::default(), &claim).await, 409);
+                let outcome = until_done("make a claim", &self.cancel, create).await?;
+                Some(outcome.map_or_else(|| done(&name), refused))
+            }
+            ClaimOrder::Delete { name } => {
+                let delete = async || settled(claims.delete(&name, &DeleteParams::default()).await, 404);
+                let outcome = until_done("delete a claim", &self.cancel, delete).await?;
+                Some(outcome.map_or_else(|| done(&name), refused))
+            }
+        }
     }
 
     async fn create(&self, state: &State, task: TaskId, number: u32) -> Option<Event> {
@@ -132,6 +212,36 @@ impl Tools {
         };
         until_done("delete a Pod", &self.cancel, delete).await?
     }
+}
+
+/// What the API said that will not pass: inside, its words; none when it is done, or `already`.
+fn settled<T>(answer: Result<T, kube::Error>, already: u16) -> Result<Option<String>, kube::Error> {
+    match answer {
+        Ok(_) => Ok(None),
+        Err(kube::Error::Api(status)) if status.code == already => Ok(None),
+        Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+            Ok(Some(status.message))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads large values that a decision needs.
+async fn read(task: TaskId, values: Vec<SpilledValue>) -> Event {
+    let mut read = Vec::with_capacity(values.len());
+    for spilled in values {
+        let value = read_value(&spilled.uri).await;
+        read.push((spilled, value));
+    }
+    Event::ValuesRead { task, values: read }
+}
+
+async fn read_value(uri: &str) -> Result<serde_json::Value, String> {
+    let failed = |why: &dyn std::fmt::Display| format!("cannot read the large value at `{uri}`: {why}");
+    let place: ArtifactUri = uri.parse().map_err(|error| failed(&error))?;
+    let path = place.local().map_err(|error| failed(&error))?;
+    let bytes = tokio::fs::read(path).await.map_err(|error| failed(&error))?;
+    serde_json::from_slice(&bytes).map_err(|error| failed(&error))
 }
 
 /// Whether something is at a local URI. What is elsewhere shows when it is read.

@@ -12,7 +12,7 @@ use coracle_api::{
 };
 use coracle_store::records::{self, Records};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 
 use super::{
     pipeline::Pipeline,
@@ -135,6 +135,7 @@ impl PodView {
                 exit_code: Some(0),
             }),
             Some("Failed") => {
+                let init = status.init_container_statuses.as_deref().unwrap_or_default();
                 let failed =
                     states().find(|state| state.terminated.as_ref().is_some_and(|end| end.exit_code != 0));
                 let exit_code = failed.and_then(|state| Some(state.terminated.as_ref()?.exit_code));
@@ -145,7 +146,14 @@ impl PodView {
                         .clone()
                         .unwrap_or_else(|| "the Pod failed and gave no reason".to_owned()),
                 };
-                let failure = failed.and_then(terminated).unwrap_or_else(from_pod);
+                // What the Pod itself was ended for explains how its containers ended.
+                let of_pod = match reason(status.reason.as_deref()) {
+                    Some(Reason::DeadlineExceeded) => Some(from_pod()),
+                    _ => failed_before(init),
+                };
+                let failure = of_pod
+                    .or_else(|| failed.and_then(terminated))
+                    .unwrap_or_else(from_pod);
                 Self::Ended(PodEnd {
                     failure: Some(failure),
                     exit_code,
@@ -186,9 +194,21 @@ fn pending(pod: &Pod) -> PodView {
     };
     match waiting.or_else(unscheduled) {
         None => PodView::Pending,
-        Some(failure) if failure.reason == Reason::InsufficientResources => PodView::Waiting(failure),
+        Some(failure) if failure.reason.is_of_one_who_waits() => PodView::Waiting(failure),
         Some(failure) => PodView::Stuck(failure),
     }
+}
+
+/// How an init container failed, when one did: the others never began.
+fn failed_before(init: &[ContainerStatus]) -> Option<Failure> {
+    init.iter().find_map(|container| {
+        let end = container.state.as_ref()?.terminated.as_ref()?;
+        let text = end.message.as_deref().unwrap_or_default().trim();
+        (end.exit_code != 0).then(|| Failure {
+            reason: reason(end.reason.as_deref()).unwrap_or(Reason::CommandFailed),
+            message: format!("init container `{}`: exit code {} {text}", container.name, end.exit_code),
+        })
+    })
 }
 
 fn terminated(state: &ContainerState) -> Option<Failure> {

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use coracle_api::ir::{ComponentSpec, DagSpec, PipelineSpec, TaskSpec, document::Document};
+use coracle_api::ir::{
+    ComponentSpec, DagSpec, PipelineSpec, TaskSpec, document::Document, platform::PipelineConfig,
+};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// The component name that stands for the root.
@@ -13,6 +16,7 @@ pub const ROOT: &str = "";
 pub struct Pipeline {
     spec: PipelineSpec,
     platform: Option<Value>,
+    config: PipelineConfig,
     graphs: HashMap<String, Graph>,
 }
 
@@ -65,8 +69,9 @@ impl Pipeline {
         let Document {
             spec,
             platform,
-            value: _,
+            ..
         } = document;
+        let config = config_of(platform.as_ref());
         let components = spec
             .components
             .iter()
@@ -78,6 +83,7 @@ impl Pipeline {
         Self {
             spec,
             platform,
+            config,
             graphs,
         }
     }
@@ -86,6 +92,12 @@ impl Pipeline {
     #[must_use]
     pub const fn spec(&self) -> &PipelineSpec {
         &self.spec
+    }
+
+    /// What the platform part says about the whole pipeline.
+    #[must_use]
+    pub const fn config(&self) -> &PipelineConfig {
+        &self.config
     }
 
     /// A component by name; [`ROOT`] is the root.
@@ -129,4 +141,17 @@ impl Pipeline {
             .as_object()
             .filter(|config| !config.is_empty())
     }
+}
+
+/// What cannot be read was refused when the pipeline came.
+fn config_of(platform: Option<&Value>) -> PipelineConfig {
+    let kubernetes = platform.and_then(|platform| platform.get("platforms")?.get("kubernetes"));
+    let config = kubernetes.and_then(|kubernetes| {
+        kubernetes
+            .get("pipelineConfig")
+            .or_else(|| kubernetes.get("pipeline_config"))
+    });
+    config
+        .and_then(|config| PipelineConfig::deserialize(config).ok())
+        .unwrap_or_default()
 }

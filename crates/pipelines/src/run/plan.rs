@@ -10,6 +10,7 @@
 //!                                  ├─► FAILED         an input cannot be resolved
 //!                                  ├─► RUNNING        a DAG: its tasks begin; it ends with them
 //!                                  └─► attempt ─► PENDING … RUNNING ─► SUCCEEDED | FAILED
+//! FAILED, and its retry policy allows another try ──► PENDING, until its time comes
 //! any ── the run is asked to stop ──► CANCELED, after its Pod is gone
 //! ```
 
@@ -17,132 +18,34 @@ use std::collections::{BTreeSet, VecDeque};
 
 use coracle_api::{
     id::{ArtifactId, EventId, TaskId},
-    launch::{Failure, Report},
+    launch::{Failure, SpilledValue},
     reason::Reason,
     state::RuntimeState,
 };
-use coracle_store::records::{
-    Artifact, ArtifactTask, Commit, IoType, RunStatus, StateChange, TaskEvent, TaskKind,
-};
+use coracle_store::records::{Artifact, ArtifactTask, IoType, RunStatus, StateChange, TaskEvent, TaskKind};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::{
-    observe::{PodEnd, PodView},
+    observe::PodEnd,
     pipeline::Pipeline,
-    state::State,
+    state::{Node, State},
 };
-use crate::task::container::Settings;
+use crate::task::{container::Settings, values::Unready};
 
+mod again;
 mod around;
 mod attempt;
 mod begin;
+mod cache;
+mod claim;
 mod ending;
+mod event;
 mod import;
+mod iterate;
+mod stop;
 
-/// Something happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The engine took the run up, for the first time or again after a restart.
-    Resumed,
-    /// Somebody asked the run to stop.
-    TerminationRequested,
-    /// A Pod of the run looks like this.
-    Pod {
-        /// The task.
-        task: TaskId,
-        /// The attempt.
-        number: u32,
-        /// What its status says.
-        view: PodView,
-    },
-    /// A launcher reported.
-    Reported {
-        /// The task.
-        task: TaskId,
-        /// The attempt.
-        number: u32,
-        /// What it said.
-        report: Report,
-    },
-    /// An import was made.
-    Imported {
-        /// The task.
-        task: TaskId,
-        /// The artifact, new or known before.
-        artifact: Box<Artifact>,
-    },
-    /// What should be imported is not there.
-    ImportRefused {
-        /// The task.
-        task: TaskId,
-        /// What was looked for, and what was found.
-        message: String,
-    },
-    /// A Pod was not accepted by the Kubernetes API.
-    PodRefused {
-        /// The task.
-        task: TaskId,
-        /// The attempt.
-        number: u32,
-        /// The API's words.
-        message: String,
-    },
-}
-
-/// What to do, in this order: write, create, import, delete.
-#[derive(Debug, Default, PartialEq)]
-pub struct Plan {
-    /// Rows to write in one transaction.
-    pub commit: Commit,
-    /// Pods to create, by attempt.
-    pub create: Vec<(TaskId, u32)>,
-    /// Artifacts to import.
-    pub imports: Vec<Import>,
-    /// Pods to delete, by attempt.
-    pub delete: Vec<(TaskId, u32)>,
-}
-
-impl Plan {
-    /// Adds what comes after.
-    pub fn extend(&mut self, next: Self) {
-        let Self {
-            commit:
-                Commit {
-                    run,
-                    tasks,
-                    attempts,
-                    events,
-                    artifacts,
-                    artifact_tasks,
-                    cache_entries,
-                },
-            create,
-            imports,
-            delete,
-        } = next;
-        self.commit.run = run.or_else(|| self.commit.run.take());
-        self.commit.tasks.extend(tasks);
-        self.commit.attempts.extend(attempts);
-        self.commit.events.extend(events);
-        self.commit.artifacts.extend(artifacts);
-        self.commit.artifact_tasks.extend(artifact_tasks);
-        self.commit.cache_entries.extend(cache_entries);
-        self.create.extend(create);
-        self.imports.extend(imports);
-        self.delete.extend(delete);
-    }
-}
-
-/// An artifact that exists, to be known under a task's output.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Import {
-    /// The importer task.
-    pub task: TaskId,
-    /// The row to add, unless one is known.
-    pub artifact: Artifact,
-    /// Whether to add it even if one of this URI is known.
-    pub reimport: bool,
-}
+pub use event::{Claim, Event, Import, Known, Lookup, Plan};
 
 /// Works out what `event` leads to, and brings `state` up to it.
 pub fn step(
@@ -162,6 +65,7 @@ pub fn step(
         plan: Plan::default(),
         changed: BTreeSet::new(),
         run_changed: false,
+        retried: false,
         work: VecDeque::new(),
     };
     planner.handle(event);
@@ -175,6 +79,8 @@ enum Work {
     Decide(TaskId),
     /// A task has ended.
     Ended(TaskId),
+    /// A loop may have room for more iterations.
+    Advance(TaskId),
 }
 
 struct Planner<'a> {
@@ -186,17 +92,24 @@ struct Planner<'a> {
     plan: Plan,
     changed: BTreeSet<TaskId>,
     run_changed: bool,
+    retried: bool,
     work: VecDeque<Work>,
 }
 
 impl Planner<'_> {
     fn handle(&mut self, event: Event) {
-        if self.state.run.state.is_terminal() {
+        let is_retry = event == Event::Resumed && self.state.run.retry_requested;
+        if self.state.run.state.is_terminal() && !is_retry {
             return;
         }
         match event {
             Event::Resumed => self.resume(),
             Event::TerminationRequested => self.terminate(),
+            Event::TimeCame => self.time_came(),
+            Event::LookedUp { task, found } => self.looked_up(task, found.map(|known| *known)),
+            Event::ValuesRead { task, values } => self.values_read(task, values),
+            Event::ClaimDone { task, name } => self.claim_done(task, &name),
+            Event::ClaimRefused { task, message } => self.claim_refused(task, message),
             Event::Pod { task, number, view } => self.observe_pod(task, number, view),
             Event::Reported { task, number, report } => {
                 if let Some(node) = self.state.nodes.get_mut(&task)
@@ -236,6 +149,7 @@ impl Planner<'_> {
             match work {
                 Work::Decide(task) => self.decide(task),
                 Work::Ended(task) => self.ended(task),
+                Work::Advance(task) => self.advance_loop(task),
             }
         }
     }
@@ -257,8 +171,7 @@ impl Planner<'_> {
                 state: run.state,
                 error: run.error.clone(),
                 state_history: run.state_history.clone(),
-                termination_requested: run.termination_requested,
-                retry_requested: run.retry_requested,
+                retried: self.retried,
                 finished_at: run.finished_at,
             });
         }
@@ -266,7 +179,9 @@ impl Planner<'_> {
     }
 
     fn resume(&mut self) {
-        if self.state.run.state == RuntimeState::Pending && self.state.nodes.is_empty() {
+        if self.state.run.retry_requested && self.state.run.state.is_terminal() {
+            self.retry_run();
+        } else if self.state.run.state == RuntimeState::Pending && self.state.nodes.is_empty() {
             self.begin_run();
         } else {
             self.repeat_effects();
@@ -278,6 +193,7 @@ impl Planner<'_> {
 
     /// What was written before a restart and perhaps not done.
     fn repeat_effects(&mut self) {
+        self.begin_workspace();
         let mut ids: Vec<TaskId> = self.state.nodes.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
@@ -293,37 +209,47 @@ impl Planner<'_> {
                 }
                 Some(attempt) if self.state.is_canceling() => self.plan.delete.push((id, attempt.number)),
                 Some(_) => {}
-                None if node.task.kind == TaskKind::Importer && node.task.state == RuntimeState::Running => {
-                    self.begin_import(id);
-                }
-                None => {}
+                None => self.take_up(id),
             }
             self.conclude(id);
         }
     }
 
-    fn terminate(&mut self) {
-        self.state.run.termination_requested = true;
-        self.set_run_state(RuntimeState::Canceling, None);
-        let mut ids: Vec<TaskId> = self.state.nodes.keys().copied().collect();
-        ids.sort_unstable();
-        for id in ids {
-            let Some(node) = self.state.nodes.get(&id) else {
-                continue;
-            };
-            if node.task.state.is_terminal() {
-                continue;
+    /// A task without a Pod, after a restart.
+    fn take_up(&mut self, id: TaskId) {
+        let Some(node) = self.state.nodes.get(&id) else {
+            return;
+        };
+        let is_running = node.task.state == RuntimeState::Running;
+        match node.task.kind {
+            TaskKind::Importer if is_running => self.begin_import(id),
+            TaskKind::Container if is_running => self.begin_claim(id),
+            TaskKind::Loop if is_running => self.resume_loop(id),
+            _ if node.task.state == RuntimeState::Pending && self.is_next(node) => {
+                self.work.push_back(Work::Decide(id));
             }
-            match node.current_attempt() {
-                Some(attempt) => {
-                    self.plan.delete.push((id, attempt.number));
-                    self.set_task_state(id, RuntimeState::Canceling, None);
-                }
-                None if node.task.state == RuntimeState::Pending || node.task.kind == TaskKind::Importer => {
-                    self.end_canceled(id);
-                }
-                None => {}
+            _ => {}
+        }
+    }
+
+    /// Whether nothing but the planner itself holds up a task that has not started.
+    fn is_next(&self, node: &Node) -> bool {
+        let holder = self.state.parent(node).filter(|holder| {
+            holder.task.state == RuntimeState::Running && holder.task.kind != TaskKind::Loop
+        });
+        holder.is_some() && node.waiting_for == 0 && node.task.retry_at.is_none()
+    }
+
+    fn time_came(&mut self) {
+        if self.is_late() {
+            return self.stop();
+        }
+        while let Some((time, id)) = self.state.timers.first().copied() {
+            if time > self.now {
+                break;
             }
+            self.state.timers.remove(&(time, id));
+            self.try_again(id, time);
         }
     }
 
@@ -332,16 +258,47 @@ impl Planner<'_> {
         let Some(node) = self.state.nodes.get(&id) else {
             return;
         };
-        if node.task.state != RuntimeState::Pending || node.current_attempt().is_some() {
+        if node.task.state != RuntimeState::Pending || node.has_begun() {
             return;
         }
         if self.state.is_canceling() {
             return self.end_canceled(id);
         }
         match self.verdict(id) {
-            Ok(begin::Verdict::Run(inputs)) => self.begin_task(id, inputs),
+            Ok(begin::Verdict::Run(inputs, items)) => self.begin_task(id, inputs, items),
             Ok(begin::Verdict::Skip(why)) => self.end(id, RuntimeState::Skipped, why),
-            Err(failure) => self.end(id, RuntimeState::Failed, Some(failure)),
+            Err(unready) => self.unready(id, unready),
+        }
+    }
+
+    /// A task cannot begin, for good or until large values have been read.
+    fn unready(&mut self, id: TaskId, unready: Unready) {
+        match unready {
+            Unready::Failed(failure) => self.end(id, RuntimeState::Failed, Some(failure)),
+            Unready::Needs(values) => self.plan.reads.push((id, values)),
+        }
+    }
+
+    fn values_read(&mut self, id: TaskId, values: Vec<(SpilledValue, Result<Value, String>)>) {
+        for (spilled, value) in values {
+            match value {
+                Ok(value) => {
+                    self.state.values.insert(spilled.uri, value);
+                }
+                Err(message) => {
+                    let reason = Reason::InputArtifactUnavailable;
+                    if self.state.nodes.get(&id).is_some_and(|node| !node.task.state.is_terminal()) {
+                        self.end(id, RuntimeState::Failed, Some(Failure { reason, message }));
+                    }
+                    return;
+                }
+            }
+        }
+        match self.state.nodes.get(&id) {
+            Some(node) if node.task.kind == TaskKind::Loop && node.task.state == RuntimeState::Running => {
+                self.resume_loop(id);
+            }
+            _ => self.work.push_back(Work::Decide(id)),
         }
     }
 

@@ -3,19 +3,22 @@
 //! The tree holds nothing that the rows do not: [`State::load`] rebuilds it after a restart. The
 //! two counters of a [`Node`] are kept so that one event costs the tasks it changes, not all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use coracle_api::{
     id::{ArtifactId, TaskId},
     launch::Report,
     state::RuntimeState,
 };
-use coracle_store::records::{Artifact, Attempt, Run, Task, TaskKind};
+use coracle_store::records::{Artifact, Attempt, Run, StateChange, Task, TaskKind};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::{
     observe::PodEnd,
     pipeline::{Graph, Pipeline, ROOT},
 };
+use crate::task::items::Items;
 
 /// What the engine knows of one run.
 #[derive(Debug)]
@@ -26,6 +29,12 @@ pub struct State {
     pub nodes: HashMap<TaskId, Node>,
     /// Every artifact that its tasks made or were given.
     pub artifacts: HashMap<ArtifactId, Artifact>,
+    /// The tasks that are to be tried again, and when.
+    pub timers: BTreeSet<(Timestamp, TaskId)>,
+    /// Large values that had to be read, by URI.
+    pub values: HashMap<String, Value>,
+    /// Attempts that have ended and whose Pods are still there, oldest first.
+    pub finished_pods: VecDeque<(TaskId, u32)>,
 }
 
 /// A task and what is known around it.
@@ -39,8 +48,14 @@ pub struct Node {
     pub children: BTreeMap<String, TaskId>,
     /// How many of the tasks it waits for have not ended.
     pub waiting_for: usize,
-    /// How many of the tasks inside it have not ended.
+    /// How many of the tasks inside it have not ended; of a loop, those that have begun.
     pub unfinished: usize,
+    /// What a loop goes over, once it has begun.
+    pub items: Option<Items>,
+    /// The iterations of a loop that have not begun, in order.
+    pub todo: VecDeque<usize>,
+    /// The key under which results of the same work are being looked for.
+    pub looking_up: Option<String>,
     /// Its attempts, oldest first.
     pub attempts: Vec<Attempt>,
     /// What the launcher of the newest attempt reported.
@@ -61,10 +76,25 @@ impl Node {
             children: BTreeMap::new(),
             waiting_for: 0,
             unfinished: 0,
+            items: None,
+            todo: VecDeque::new(),
+            looking_up: None,
             attempts: Vec::new(),
             report: None,
             pod_end: None,
             waiting_reason: None,
+        }
+    }
+
+    /// Whether it has left the state in which it waits for its turn.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        match self.task.state {
+            RuntimeState::Skipped => false,
+            RuntimeState::Pending => {
+                self.current_attempt().is_some() || self.task.retry_at.is_some() || self.looking_up.is_some()
+            }
+            _ => true,
         }
     }
 
@@ -107,8 +137,12 @@ impl State {
             run,
             nodes: HashMap::with_capacity(tasks.len()),
             artifacts,
+            timers: BTreeSet::new(),
+            values: HashMap::new(),
+            finished_pods: VecDeque::new(),
         };
         for task in tasks {
+            state.timers.extend(task.retry_at.map(|time| (time, task.id)));
             state.insert(pipeline, task)?;
         }
         for attempt in attempts {
@@ -133,15 +167,15 @@ impl State {
             Some(parent) => {
                 let found = self.nodes.get_mut(&parent).and_then(|parent| {
                     parent.children.insert(task.name.clone(), task.id);
-                    pipeline.task(&parent.component, &task.name)
+                    if parent.task.kind == TaskKind::Loop {
+                        return Some(&parent.component);
+                    }
+                    Some(&pipeline.task(&parent.component, &task.name)?.component_ref.name)
                 });
-                found
-                    .ok_or_else(|| Stray {
-                        path: task.path.clone(),
-                    })?
-                    .component_ref
-                    .name
-                    .clone()
+                let stray = || Stray {
+                    path: task.path.clone(),
+                };
+                found.ok_or_else(stray)?.clone()
             }
         };
         self.nodes.insert(task.id, Node::new(task, component));
@@ -154,10 +188,10 @@ impl State {
             .nodes
             .values()
             .map(|node| {
-                let unfinished = node
-                    .children
-                    .values()
-                    .filter(|child| !self.has_ended(**child))
+                let is_loop = node.task.kind == TaskKind::Loop;
+                let children = node.children.values().filter_map(|child| self.nodes.get(child));
+                let unfinished = children
+                    .filter(|child| !child.task.state.is_terminal() && (!is_loop || child.has_begun()))
                     .count();
                 let waiting_for = self
                     .upstream(pipeline, node)
@@ -176,7 +210,41 @@ impl State {
     /// The root task, once the run has started.
     #[must_use]
     pub fn root(&self) -> Option<&Node> {
-        self.nodes.values().find(|node| node.task.kind == TaskKind::Root)
+        self.nodes.get(&TaskId::at(self.run.id, "root"))
+    }
+
+    /// When the run has to be looked at even if nothing happens until then.
+    #[must_use]
+    pub fn wakes_at(&self, pipeline: &Pipeline) -> Option<Timestamp> {
+        let first = self.timers.first().map(|(time, _)| *time);
+        let deadline = self.deadline(pipeline).filter(|_| !self.is_canceling());
+        [first, deadline].into_iter().flatten().min()
+    }
+
+    /// When what a run that has ended used is to be deleted, if its pipeline says so.
+    #[must_use]
+    pub fn expires_at(&self, pipeline: &Pipeline) -> Option<Timestamp> {
+        let config = pipeline.config();
+        let of_outcome = match self.run.state {
+            RuntimeState::Succeeded => config.resource_ttl_on_success,
+            _ => config.resource_ttl_on_failure,
+        };
+        let seconds = [of_outcome, config.resource_ttl_on_completion]
+            .into_iter()
+            .find(|seconds| *seconds > 0)?;
+        let ended = self.run.finished_at?;
+        ended.checked_add(SignedDuration::from_secs(seconds.into())).ok()
+    }
+
+    /// When the run's time is up: counted from when it last began.
+    #[must_use]
+    pub fn deadline(&self, pipeline: &Pipeline) -> Option<Timestamp> {
+        let seconds = pipeline.config().active_deadline_seconds;
+        let began = |change: &&StateChange| change.state == RuntimeState::Running;
+        let began = self.run.state_history.iter().rev().find(began)?;
+        (seconds > 0)
+            .then(|| began.time.checked_add(SignedDuration::from_secs(seconds.into())).ok())
+            .flatten()
     }
 
     /// The node that holds `node`.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use coracle_api::{
     id::ArtifactId,
     ir::{ComponentSpec, ParameterSource, TaskSpec, placeholder, validate},
-    launch::Failure,
+    launch::{Failure, SpilledValue},
     reason::Reason,
     state::RuntimeState,
 };
@@ -17,18 +17,25 @@ use coracle_store::records::TaskIo;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use super::condition;
+use super::{
+    condition,
+    values::{Unready, Values},
+};
 
 /// What a task can see while its inputs are followed.
 pub trait Surroundings {
-    /// The inputs of the DAG around the task.
-    fn component_inputs(&self) -> &TaskIo;
+    /// An input parameter of the DAG around the task.
+    fn component_parameter(&self, name: &str) -> Option<&Value>;
+    /// An input artifact of the DAG around the task.
+    fn component_artifacts(&self, name: &str) -> Option<&Vec<ArtifactId>>;
     /// The outputs of another task of the same DAG; none when it did not succeed.
     fn outputs_of(&self, task: &str) -> Option<&TaskIo>;
     /// How another task of the same DAG ended: its state and, if it failed, why.
     fn final_status_of(&self, task: &str) -> Option<FinalStatus>;
     /// What the placeholders about the run stand for, by bare name, e.g. `pipeline_job_uuid`.
     fn context(&self) -> &BTreeMap<String, String>;
+    /// Large values that have been read.
+    fn values(&self) -> Values<'_>;
 }
 
 /// How a task ended.
@@ -42,16 +49,17 @@ pub struct FinalStatus {
     pub job_resource_name: String,
 }
 
-/// Follows every input of `task` to its value.
+/// Follows every input of `task` to its value. The input that a loop fills in for each iteration
+/// is not among them. Large values stay references, unless something here has to look inside.
 ///
 /// # Errors
 /// `InputMissing`, `InputTypeMismatch`, `PlaceholderUnresolved` or `ConditionInvalid`, naming the
-/// input.
+/// input; or the large values to be read first.
 pub fn resolve(
     task: &TaskSpec,
     component: &ComponentSpec,
     around: &impl Surroundings,
-) -> Result<TaskIo, Failure> {
+) -> Result<TaskIo, Unready> {
     let mut found = IndexMap::new();
     let mut constants = Vec::new();
     for (name, source) in &task.inputs.parameters {
@@ -59,20 +67,23 @@ pub fn resolve(
             // Constants may quote the other inputs, so they come last.
             constants.push((name, source, value.constant.clone().unwrap_or(Value::Null)));
         } else if let Some(value) = follow(source, around) {
-            let value =
-                selected(source, value).map_err(|error| fail(Reason::ConditionInvalid, name, &error))?;
+            let value = selected(name, source, value, around.values())?;
             found.insert(name.clone(), value);
         }
     }
     for (name, source, constant) in constants {
-        let value = match placeholder::references(&constant, &found) {
+        let quoted = quoted(&constant, &found, around.values())?;
+        // The run's own words before those of other inputs: what a user passes is never expanded.
+        let constant = match constant {
             Value::String(text) => Value::String(placeholder::constant(&text, around.context())),
             other => other,
         };
-        let value = selected(source, value).map_err(|error| fail(Reason::ConditionInvalid, name, &error))?;
+        let value = placeholder::references(&constant, quoted.as_ref().unwrap_or(&found));
+        let value = selected(name, source, value, around.values())?;
         found.insert(name.clone(), value);
     }
-    let parameters = typed(component, found)?;
+    let each = each_input(task);
+    let parameters = typed(component, found, each)?;
     let artifacts = task
         .inputs
         .artifacts
@@ -86,9 +97,7 @@ pub fn resolve(
                     .clone()
             } else {
                 around
-                    .component_inputs()
-                    .artifacts
-                    .get(source.component_input_artifact.as_ref()?)?
+                    .component_artifacts(source.component_input_artifact.as_ref()?)?
                     .clone()
             };
             Some((name.clone(), ids))
@@ -99,9 +108,9 @@ pub fn resolve(
         artifacts,
     };
     for (name, declared) in &component.input_definitions.artifacts {
-        if !declared.is_optional && !io.artifacts.contains_key(name) {
+        if !declared.is_optional && !io.artifacts.contains_key(name) && each != Some(name) {
             let why = "no task made this artifact";
-            return Err(fail(Reason::InputMissing, name, &why));
+            return Err(fail(Reason::InputMissing, name, &why).into());
         }
     }
     Ok(io)
@@ -117,7 +126,7 @@ pub fn of_root(component: &ComponentSpec, given: &Map<String, Value>) -> Result<
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     Ok(TaskIo {
-        parameters: typed(component, given)?,
+        parameters: typed(component, given, None)?,
         artifacts: BTreeMap::new(),
     })
 }
@@ -126,9 +135,13 @@ pub fn of_root(component: &ComponentSpec, given: &Map<String, Value>) -> Result<
 fn typed(
     component: &ComponentSpec,
     mut found: IndexMap<String, Value>,
+    each: Option<&str>,
 ) -> Result<Map<String, Value>, Failure> {
     let mut parameters = Map::new();
     for (name, declared) in &component.input_definitions.parameters {
+        if each == Some(name) {
+            continue;
+        }
         // A null says "no value" to whatever can do without one.
         let can_be_absent = declared.is_optional || declared.default_value.is_some();
         let value = found
@@ -138,6 +151,10 @@ fn typed(
         let default = || declared.default_value.clone().filter(|_| default_applies_here);
         match value.or_else(default) {
             Some(Value::Null) if declared.is_optional => {}
+            // The launcher that reads it makes it the declared type.
+            Some(value) if SpilledValue::of(&value).is_some() => {
+                parameters.insert(name.clone(), value);
+            }
             Some(value) => {
                 let value = declared
                     .parameter_type
@@ -162,9 +179,24 @@ fn typed(
     Ok(parameters)
 }
 
-fn follow(source: &ParameterSource, around: &impl Surroundings) -> Option<Value> {
+/// The input that a loop fills in for each iteration.
+fn each_input(task: &TaskSpec) -> Option<&str> {
+    let parameter = task.parameter_iterator.as_ref().map(|iterator| &iterator.item_input);
+    let artifact = || task.artifact_iterator.as_ref().map(|iterator| &iterator.item_input);
+    parameter.or_else(artifact).map(String::as_str)
+}
+
+/// The value that a setting takes from a source; none when there is none (yet).
+pub fn value(source: &ParameterSource, around: &impl Surroundings) -> Option<Value> {
+    let value = follow(source, around)?;
+    let value = selected("", source, value, around.values()).ok()?;
+    around.values().get(&value).ok().cloned()
+}
+
+/// The value at the end of a source; none when nothing was made or passed there.
+pub fn follow(source: &ParameterSource, around: &impl Surroundings) -> Option<Value> {
     if let Some(name) = &source.component_input_parameter {
-        return around.component_inputs().parameters.get(name).cloned();
+        return around.component_parameter(name).cloned();
     }
     if let Some(output) = &source.task_output_parameter {
         return around
@@ -197,11 +229,37 @@ fn final_status(status: &FinalStatus, task: &str) -> Value {
     })
 }
 
-fn selected(source: &ParameterSource, value: Value) -> Result<Value, condition::Error> {
+fn selected(
+    name: &str,
+    source: &ParameterSource,
+    value: Value,
+    values: Values<'_>,
+) -> Result<Value, Unready> {
     match source.parameter_expression_selector.as_str() {
         "" => Ok(value),
-        selector => condition::select(selector, &value),
+        selector => Ok(condition::select(selector, values.get(&value)?)
+            .map_err(|error| fail(Reason::ConditionInvalid, name, &error))?),
     }
+}
+
+/// `found` with the large values that a constant quotes in full; none when it quotes none.
+fn quoted(
+    constant: &Value,
+    found: &IndexMap<String, Value>,
+    values: Values<'_>,
+) -> Result<Option<IndexMap<String, Value>>, Unready> {
+    let is_large = |value: &Value| SpilledValue::of(value).is_some();
+    let text = constant.to_string();
+    if !text.contains("{{$") || !found.values().any(is_large) {
+        return Ok(None);
+    }
+    let mut full = found.clone();
+    for (name, value) in &mut full {
+        if is_large(value) && text.contains(name.as_str()) {
+            *value = values.get(value)?.clone();
+        }
+    }
+    Ok(Some(full))
 }
 
 fn fail(reason: Reason, input: &str, why: &dyn std::fmt::Display) -> Failure {
@@ -223,8 +281,12 @@ mod tests {
     }
 
     impl Surroundings for Around {
-        fn component_inputs(&self) -> &TaskIo {
-            &self.inputs
+        fn component_parameter(&self, name: &str) -> Option<&Value> {
+            self.inputs.parameters.get(name)
+        }
+
+        fn component_artifacts(&self, name: &str) -> Option<&Vec<ArtifactId>> {
+            self.inputs.artifacts.get(name)
         }
 
         fn outputs_of(&self, task: &str) -> Option<&TaskIo> {
@@ -244,6 +306,10 @@ mod tests {
 
         fn context(&self) -> &BTreeMap<String, String> {
             &self.context
+        }
+
+        fn values(&self) -> Values<'_> {
+            Values::none()
         }
     }
 
@@ -281,7 +347,10 @@ mod tests {
         .expect("component");
         resolve(&task, &component, &around())
             .map(|io| io.parameters.get("x").cloned())
-            .map_err(|failure| format!("{}: {}", failure.reason, failure.message))
+            .map_err(|unready| match unready {
+                Unready::Failed(failure) => format!("{}: {}", failure.reason, failure.message),
+                Unready::Needs(values) => format!("needs {}", values[0].uri),
+            })
     }
 
     #[test]

@@ -16,7 +16,7 @@ use coracle_pipelines::{
         plan::{self, Event, Plan},
         state::State,
     },
-    task::container::Settings,
+    task::container::{Cache, Settings},
 };
 use coracle_store::records::{Attempt, Run, Task};
 use jiff::Timestamp;
@@ -68,6 +68,7 @@ impl World {
             artifact_root: "/artifacts".into(),
             launcher: "/bin/coracle".into(),
             server_url: "http://127.0.0.1:1".into(),
+            cache: Some(Cache::default()),
         };
         let mut world = Self {
             pipeline,
@@ -97,14 +98,26 @@ impl World {
             format!("token-{tokens}")
         };
         let plan = plan::step(pipeline, settings, state, event, &mut token, *now);
-        let copy = Plan {
-            commit: plan.commit.clone(),
-            create: plan.create.clone(),
-            imports: plan.imports.clone(),
-            delete: plan.delete.clone(),
-        };
-        self.done.extend(copy);
+        self.done.extend(plan.clone());
         plan
+    }
+
+    /// Time passes, and the engine looks.
+    pub(crate) fn after(&mut self, seconds: i64) -> Plan {
+        self.now += jiff::SignedDuration::from_secs(seconds);
+        self.happens(Event::TimeCame)
+    }
+
+    /// The run was ended, and somebody asks it to go on.
+    pub(crate) fn retry(&mut self) -> Plan {
+        assert!(self.state.run.state.is_terminal(), "{}", self.state.run.state);
+        self.state.run.retry_requested = true;
+        self.happens(Event::Resumed)
+    }
+
+    /// How many attempts a task has had.
+    pub(crate) fn attempts(&self, path: &str) -> usize {
+        self.state.nodes[&self.id(path)].attempts.len()
     }
 
     /// Builds the state again from the rows written so far, as after a restart.
@@ -123,6 +136,7 @@ impl World {
         if let Some(status) = &self.done.commit.run {
             run.state = status.state;
             run.finished_at = status.finished_at;
+            run.state_history.clone_from(&status.state_history);
         }
         self.state = State::load(
             &self.pipeline,
@@ -204,6 +218,26 @@ impl World {
                 .into_iter()
                 .collect(),
             artifacts: artifacts.iter().map(made).collect(),
+            failure: None,
+            exit_code: Some(0),
+        };
+        self.reports(path, report)
+    }
+
+    /// The launcher reports success with a list of artifacts.
+    pub(crate) fn makes_list(&mut self, path: &str, name: &str, count: usize) -> Plan {
+        let first = self.launch(path).executor_input.outputs.artifacts[name].artifacts[0].clone();
+        let made = (0..count).map(|number| ProducedArtifact {
+            artifact: RuntimeArtifact {
+                uri: format!("{}-{number}", first.uri),
+                ..first.clone()
+            },
+            digest: None,
+            size: Some(3),
+        });
+        let report = Report {
+            parameters: Default::default(),
+            artifacts: [(name.to_owned(), made.collect())].into_iter().collect(),
             failure: None,
             exit_code: Some(0),
         };

@@ -283,11 +283,11 @@ fn json_that_is_no_structure_is_text() {
 }
 
 #[test]
-fn a_constant_takes_the_context_only_whole() {
+fn a_constant_takes_the_context_anywhere() {
     let fixture = Fixture::new();
     for (text, expected) in [
         ("{{$.pipeline_job_name}}", "my run"),
-        ("run {{$.pipeline_job_name}}", "run {{$.pipeline_job_name}}"),
+        ("run {{$.pipeline_job_name}}", "run my run"),
         ("{{$.workspace_path}}/a", "/kfp-workspace/a"),
         ("{{$.pipeline_unknown}}", "{{$.pipeline_unknown}}"),
         ("{{$}}", "{{$}}"),

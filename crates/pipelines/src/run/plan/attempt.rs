@@ -1,28 +1,37 @@
 //! Attempts: how they begin, what their Pods and launchers say, how they are concluded.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use coracle_api::{
     id::{ArtifactId, TaskId},
-    ir::ArtifactTypeSchema,
+    ir::{ArtifactTypeSchema, ContainerSpec, ParameterSource},
     launch::{ArtifactList, Failure, Report, RuntimeArtifact},
     reason::Reason,
     state::RuntimeState,
 };
 use coracle_store::records::{Artifact, Attempt, IoType, TaskIo};
 
-use super::{Planner, begin::internal, ending};
+use super::{Planner, begin::internal};
 use crate::{
     run::{
         observe::{PodEnd, PodView},
         state::State,
     },
-    task::container,
+    task::{container, inputs, values::Unready},
 };
+
+/// Pods of a run that stay after they have ended, for `kubectl` to see.
+const FINISHED_PODS: usize = 500;
+
+/// What the Pod of an importer runs in: its launcher does all there is to do.
+static COPIES: LazyLock<ContainerSpec> = LazyLock::new(|| ContainerSpec {
+    image: "busybox".to_owned(),
+    ..ContainerSpec::default()
+});
 
 impl Planner<'_> {
     /// A new attempt: its row, and its Pod to be created.
-    pub(super) fn begin_attempt(&mut self, id: TaskId) -> Result<(), Failure> {
+    pub(super) fn begin_attempt(&mut self, id: TaskId) -> Result<(), Unready> {
         let pipeline = self.pipeline;
         let node = self
             .state
@@ -36,14 +45,16 @@ impl Planner<'_> {
             .spec()
             .executor_of(component)
             .ok_or_else(|| internal("its executor is gone"))?;
-        let container = executor
-            .container
-            .as_ref()
-            .ok_or_else(|| internal("its executor is no container"))?;
+        let (container, workspace_import) = match &executor.container {
+            Some(container) => (container, None),
+            None => (&*COPIES, Some(self.workspace_import(id)?)),
+        };
         let number = u32::try_from(node.attempts.len())
             .unwrap_or(u32::MAX)
             .saturating_add(1);
         let token = (self.token)();
+        let around = self.around(node);
+        let resolve = |source: &ParameterSource| inputs::value(source, &around);
         let order = container::Order {
             run_id: self.state.run.id,
             task_id: id,
@@ -56,14 +67,16 @@ impl Planner<'_> {
             container,
             parameters: &node.task.inputs.parameters,
             artifacts: runtime_artifacts(self.state, &node.task.inputs),
+            digests: digests(self.state, &node.task.inputs),
             context: self.context(node),
-            pipeline_root: &self.state.run.pipeline_root,
+            pipeline_root: self.chosen_root(),
+            resolve: container::Resolve(&resolve),
             kubernetes: component
                 .executor_label
                 .as_ref()
                 .and_then(|label| pipeline.kubernetes_config(label)),
-            workspace_claim: None,
-            workspace_import: None,
+            workspace_claim: self.workspace_claim(),
+            workspace_import,
         };
         let built = container::build(&order, self.settings)?;
         let launch = serde_json::to_value(&built.launch)
@@ -87,6 +100,7 @@ impl Planner<'_> {
         };
         self.link_inputs(id);
         if let Some(node) = self.state.nodes.get_mut(&id) {
+            (node.report, node.pod_end, node.waiting_reason) = (None, None, None);
             node.attempts.push(attempt);
         }
         self.changed.insert(id);
@@ -95,7 +109,7 @@ impl Planner<'_> {
     }
 
     /// Rows for the artifacts that a task consumes.
-    fn link_inputs(&mut self, id: TaskId) {
+    pub(super) fn link_inputs(&mut self, id: TaskId) {
         let Some((node, spec)) = self.lookup(id) else {
             return;
         };
@@ -178,7 +192,7 @@ impl Planner<'_> {
     /// Ends the attempt under way once it is known how: a result counts as soon as it is there; a
     /// failure waits for the Pod's end, which may know better (memory, signals).
     pub(super) fn conclude(&mut self, id: TaskId) {
-        let canceling = self.state.is_canceling();
+        let why_stopped = self.state.is_canceling().then(|| self.why_stopped());
         let Some(node) = self.state.nodes.get_mut(&id) else {
             return;
         };
@@ -192,7 +206,7 @@ impl Planner<'_> {
         let exit_code = node.pod_end.take().and_then(|end| end.exit_code);
         let (state, failure) = match failure {
             None => (RuntimeState::Succeeded, None),
-            Some(_) if canceling => (RuntimeState::Canceled, Some(ending::terminated())),
+            Some(_) if why_stopped.is_some() => (RuntimeState::Canceled, why_stopped),
             Some(failure) => (RuntimeState::Failed, Some(failure)),
         };
         if let Some(attempt) = node.attempts.last_mut() {
@@ -214,7 +228,28 @@ impl Planner<'_> {
                 node.task.outputs = outputs;
             }
         }
+        self.forget_a_pod(id);
+        match &failure {
+            None => self.remember(id),
+            Some(failure) if state == RuntimeState::Failed && self.retry(id, failure) => {
+                self.changed.insert(id);
+                return;
+            }
+            Some(_) => {}
+        }
         self.end(id, state, failure);
+    }
+
+    /// Objects must not grow without bound: only the newest Pods that have ended stay.
+    fn forget_a_pod(&mut self, id: TaskId) {
+        let Some(number) = self.state.nodes.get(&id).map(|node| node.attempts.len()) else {
+            return;
+        };
+        let ended = &mut self.state.finished_pods;
+        ended.push_back((id, u32::try_from(number).unwrap_or(u32::MAX)));
+        if ended.len() > FINISHED_PODS {
+            self.plan.delete.extend(ended.pop_front());
+        }
     }
 
     fn record_log(&mut self, id: TaskId) {
@@ -277,12 +312,21 @@ impl Planner<'_> {
     }
 }
 
-fn namespace(state: &State) -> &str {
+pub(super) fn namespace(state: &State) -> &str {
     if state.run.namespace.is_empty() {
         "default"
     } else {
         &state.run.namespace
     }
+}
+
+fn digests(state: &State, inputs: &TaskIo) -> BTreeMap<String, String> {
+    let ids = inputs.artifacts.values().flatten();
+    ids.filter_map(|id| {
+        let artifact = state.artifacts.get(id)?;
+        Some((artifact.uri.clone(), artifact.digest.clone()?))
+    })
+    .collect()
 }
 
 fn runtime_artifacts(state: &State, inputs: &TaskIo) -> BTreeMap<String, ArtifactList> {
@@ -318,14 +362,15 @@ fn known_end(report: Option<&Report>, pod: Option<&PodEnd>) -> Option<Option<Fai
     match (reported, pod) {
         (Some(None), _) => Some(None),
         (Some(Some(reported)), Some(pod)) => {
-            let out_of_memory = pod
-                .failure
-                .as_ref()
-                .filter(|failure| failure.reason == Reason::OOMKilled);
+            let knows_better = |failure: &&Failure| {
+                matches!(failure.reason, Reason::OOMKilled | Reason::DeadlineExceeded)
+            };
+            let better = pod.failure.as_ref().filter(knows_better);
             Some(match reported.reason {
+                _ if better.is_some() => better.cloned(),
                 // The launcher was asked to stop, and not by us: somebody deleted its Pod.
                 Reason::RunTerminated => PodEnd::gone().failure,
-                _ => Some(out_of_memory.unwrap_or(reported).clone()),
+                _ => Some(reported.clone()),
             })
         }
         (None, Some(pod)) => Some(Some(pod.failure.clone().unwrap_or_else(|| Failure {

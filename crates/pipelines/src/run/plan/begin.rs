@@ -2,7 +2,7 @@
 
 use coracle_api::{
     id::TaskId,
-    ir::{Executor, TaskSpec, TriggerStrategy},
+    ir::{ComponentSpec, Executor, TaskSpec, TriggerStrategy},
     launch::Failure,
     reason::Reason,
     state::RuntimeState,
@@ -13,15 +13,16 @@ use super::{Planner, Work};
 use crate::{
     run::state::Node,
     task::{
-        condition,
-        inputs::{self},
+        condition, inputs,
+        items::Items,
+        values::{Unready, Values},
     },
 };
 
 /// Whether a task runs.
 pub(super) enum Verdict {
-    /// It does, with these inputs.
-    Run(TaskIo),
+    /// It does, with these inputs; a loop with what it goes over.
+    Run(TaskIo, Option<Items>),
     /// It is not needed; with a failure when another task's is to blame.
     Skip(Option<Failure>),
 }
@@ -29,21 +30,36 @@ pub(super) enum Verdict {
 impl Planner<'_> {
     pub(super) fn begin_run(&mut self) {
         self.set_run_state(RuntimeState::Running, None);
+        self.begin_workspace();
+        self.begin_root();
+    }
+
+    pub(super) fn begin_root(&mut self) {
         let root = self.pipeline.spec().root.clone();
         let id = self.add_task(None, "root", TaskKind::Root, "root");
         match inputs::of_root(&root, &self.state.run.parameters) {
-            Ok(inputs) => self.begin_task(id, inputs),
+            Ok(inputs) => self.begin_task(id, inputs, None),
             Err(failure) => self.end(id, RuntimeState::Failed, Some(failure)),
         }
     }
 
-    /// A new row under `parent`.
-    fn add_task(&mut self, parent: Option<TaskId>, name: &str, kind: TaskKind, display_name: &str) -> TaskId {
+    /// A new row under `parent`, or the one that is there as if it were new.
+    pub(super) fn add_task(
+        &mut self,
+        parent: Option<TaskId>,
+        name: &str,
+        kind: TaskKind,
+        display_name: &str,
+    ) -> TaskId {
         let path = match parent.and_then(|parent| self.state.nodes.get(&parent)) {
             None => name.to_owned(),
             Some(parent) => format!("{}.{name}", parent.task.path),
         };
         let id = TaskId::at(self.state.run.id, &path);
+        if self.state.nodes.contains_key(&id) {
+            self.renew(id);
+            return id;
+        }
         let task = Task {
             id,
             run_id: self.state.run.id,
@@ -78,7 +94,7 @@ impl Planner<'_> {
     }
 
     /// Whether a task whose upstream has ended runs.
-    pub(super) fn verdict(&self, id: TaskId) -> Result<Verdict, Failure> {
+    pub(super) fn verdict(&self, id: TaskId) -> Result<Verdict, Unready> {
         let Some((node, spec)) = self.lookup(id) else {
             return Ok(Verdict::Skip(None));
         };
@@ -87,13 +103,6 @@ impl Planner<'_> {
         {
             return Ok(verdict);
         }
-        if spec.parameter_iterator.is_some() || spec.artifact_iterator.is_some() {
-            let message = "loops (`dsl.ParallelFor`) do not run yet in this version".to_owned();
-            return Err(Failure {
-                reason: Reason::NotSupported,
-                message,
-            });
-        }
         let component = self
             .pipeline
             .component(&node.component)
@@ -101,7 +110,13 @@ impl Planner<'_> {
         let io = inputs::resolve(spec, component, &self.around(node))?;
         let condition = &spec.trigger_policy.condition;
         if !condition.is_empty() {
-            let holds = condition::holds(condition, &io.parameters).map_err(|error| Failure {
+            let values = Values::new(&self.state.values);
+            let parameters = io
+                .parameters
+                .iter()
+                .map(|(name, value)| Ok((name.clone(), values.get(value)?.clone())))
+                .collect::<Result<_, Unready>>()?;
+            let holds = condition::holds(condition, &parameters).map_err(|error| Failure {
                 reason: Reason::ConditionInvalid,
                 message: error.to_string(),
             })?;
@@ -109,7 +124,8 @@ impl Planner<'_> {
                 return Ok(Verdict::Skip(None));
             }
         }
-        Ok(Verdict::Run(io))
+        let items = Items::of(spec, &io, &Values::new(&self.state.values))?;
+        Ok(Verdict::Run(io, items))
     }
 
     /// Why a task that needs all its upstream to have succeeded does not run.
@@ -142,19 +158,32 @@ impl Planner<'_> {
     }
 
     /// Starts a task, whatever it is.
-    pub(super) fn begin_task(&mut self, id: TaskId, inputs: TaskIo) {
+    pub(super) fn begin_task(&mut self, id: TaskId, inputs: TaskIo, items: Option<Items>) {
         let Some(node) = self.state.nodes.get_mut(&id) else {
             return;
         };
         node.task.inputs = inputs;
-        match node.task.kind {
-            TaskKind::Root | TaskKind::Dag | TaskKind::Loop | TaskKind::Iteration => {
+        let kind = node.task.kind;
+        match kind {
+            TaskKind::Root | TaskKind::Dag | TaskKind::Iteration => {
                 self.set_task_state(id, RuntimeState::Running, None);
                 self.open_dag(id);
             }
+            TaskKind::Loop => {
+                self.set_task_state(id, RuntimeState::Running, None);
+                if let Some(items) = items {
+                    self.begin_loop(id, items);
+                }
+            }
+            TaskKind::Container if self.is_claim(id) => {
+                self.set_task_state(id, RuntimeState::Running, None);
+                self.begin_claim(id);
+            }
             TaskKind::Container => {
-                if let Err(failure) = self.begin_attempt(id) {
-                    self.end(id, RuntimeState::Failed, Some(failure));
+                if !self.look_up(id)
+                    && let Err(unready) = self.begin_attempt(id)
+                {
+                    self.unready(id, unready);
                 }
             }
             TaskKind::Importer => {
@@ -201,6 +230,10 @@ impl Planner<'_> {
         if component.is_some_and(|component| component.dag.is_some()) {
             return TaskKind::Dag;
         }
+        self.leaf_kind(component)
+    }
+
+    pub(super) fn leaf_kind(&self, component: Option<&ComponentSpec>) -> TaskKind {
         match component.and_then(|component| self.pipeline.spec().executor_of(component)) {
             Some(Executor {
                 importer: Some(_), ..
@@ -209,11 +242,19 @@ impl Planner<'_> {
         }
     }
 
-    /// A task and its place in the pipeline. None for the root, which has none.
+    /// A task and its place in the pipeline; of an iteration, that of its loop. None for the root,
+    /// which has none.
     pub(super) fn lookup(&self, id: TaskId) -> Option<(&Node, &TaskSpec)> {
+        Some((self.state.nodes.get(&id)?, self.spec_of(id)?))
+    }
+
+    pub(super) fn spec_of(&self, id: TaskId) -> Option<&'_ TaskSpec> {
         let node = self.state.nodes.get(&id)?;
         let parent = self.state.parent(node)?;
-        Some((node, self.pipeline.task(&parent.component, &node.task.name)?))
+        match parent.task.kind {
+            TaskKind::Loop => self.spec_of(parent.task.id),
+            _ => self.pipeline.task(&parent.component, &node.task.name),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! How tasks, DAGs and runs end, and who is told.
 
-use coracle_api::{id::TaskId, launch::Failure, reason::Reason, state::RuntimeState};
-use coracle_store::records::Task;
+use coracle_api::{id::TaskId, launch::Failure, state::RuntimeState};
+use coracle_store::records::{Task, TaskKind};
 
 use super::{Planner, Work};
-use crate::task::outputs;
+use crate::{run::state::Node, task::outputs};
 
 impl Planner<'_> {
     /// A task has reached its last state.
@@ -20,7 +20,8 @@ impl Planner<'_> {
     }
 
     pub(super) fn end_canceled(&mut self, id: TaskId) {
-        self.end(id, RuntimeState::Canceled, Some(terminated()));
+        let why = self.why_stopped();
+        self.end(id, RuntimeState::Canceled, Some(why));
     }
 
     /// Tells those who waited for a task, and the DAG that holds it.
@@ -42,6 +43,9 @@ impl Planner<'_> {
             None => self.end_run(id),
             Some(parent) => {
                 if let Some(node) = self.state.nodes.get_mut(&parent) {
+                    if node.task.kind == TaskKind::Loop {
+                        return self.iteration_ended(parent);
+                    }
                     node.unfinished = node.unfinished.saturating_sub(1);
                     if node.unfinished == 0 {
                         self.close_dag(parent);
@@ -52,7 +56,7 @@ impl Planner<'_> {
     }
 
     /// All tasks of a DAG have ended.
-    fn close_dag(&mut self, id: TaskId) {
+    pub(super) fn close_dag(&mut self, id: TaskId) {
         let Some(node) = self.state.nodes.get(&id) else {
             return;
         };
@@ -74,40 +78,51 @@ impl Planner<'_> {
                 reason: failure.reason,
                 message: format!("task `{}`: {}", task.display_name, failure.message),
             });
+            if failure.as_ref().is_some_and(|failure| self.retry(id, failure)) {
+                return;
+            }
             return self.end(id, RuntimeState::Failed, failure);
         }
-        if first(RuntimeState::Canceled).is_some() {
+        if first(RuntimeState::Canceled).is_some() || self.was_cut_short(node) {
             return self.end_canceled(id);
         }
         let outputs_of = |name: &str| {
             let task = &self.state.nodes.get(node.children.get(name)?)?.task;
             (task.state == RuntimeState::Succeeded).then_some(&task.outputs)
         };
-        let outputs = self
-            .pipeline
-            .dag(&node.component)
-            .map(|dag| outputs::of_dag(dag, outputs_of))
-            .unwrap_or_default();
+        let outputs = if node.task.kind == TaskKind::Loop {
+            self.loop_outputs(node)
+        } else {
+            self.pipeline
+                .dag(&node.component)
+                .map(|dag| outputs::of_dag(dag, outputs_of))
+                .unwrap_or_default()
+        };
         if let Some(node) = self.state.nodes.get_mut(&id) {
             node.task.outputs = outputs;
         }
         self.end(id, RuntimeState::Succeeded, None);
     }
 
+    /// Whether a loop was stopped before all its iterations had begun.
+    fn was_cut_short(&self, node: &Node) -> bool {
+        let count = node.items.as_ref().map_or(0, crate::task::items::Items::len);
+        node.task.kind == TaskKind::Loop && self.state.is_canceling() && node.children.len() < count
+    }
+
     fn end_run(&mut self, root: TaskId) {
         let Some(root) = self.state.nodes.get(&root) else {
             return;
         };
-        let (state, error) = (root.task.state, root.task.error.clone());
+        let (mut state, error) = (root.task.state, root.task.error.clone());
+        if state == RuntimeState::Canceled && !self.state.run.termination_requested {
+            // Nobody asked for it: its time was up.
+            state = RuntimeState::Failed;
+        }
+        if state == RuntimeState::Succeeded {
+            self.end_workspace();
+        }
         self.state.run.finished_at = Some(self.now);
         self.set_run_state(state, error);
-    }
-}
-
-/// Why whatever the user stopped has ended.
-pub(super) fn terminated() -> Failure {
-    Failure {
-        reason: Reason::RunTerminated,
-        message: "the run was asked to stop".to_owned(),
     }
 }

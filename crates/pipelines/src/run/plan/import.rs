@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use coracle_api::{
     id::{ArtifactId, TaskId},
-    ir::{ImporterSpec, placeholder},
-    launch::{ExecutorInput, ExecutorInputs, Failure},
+    ir::{ArtifactTypeSchema, ImporterSpec, placeholder},
+    launch::{ExecutorInput, ExecutorInputs, Failure, RuntimeArtifact, WorkspaceImport},
     reason::Reason,
     state::RuntimeState,
 };
@@ -17,17 +17,48 @@ use crate::run::state::Node;
 
 /// The output that every importer has.
 const IMPORTED: &str = "artifact";
+/// Where the SDK looks for artifacts that are in the workspace.
+const WORKSPACE_FOLDER: &str = "/kfp-workspace/.artifacts";
 
 impl Planner<'_> {
     /// Asks for an artifact to be looked up or added.
     pub(super) fn begin_import(&mut self, id: TaskId) {
-        match self.import(id) {
-            Ok(import) => self.plan.imports.push(import),
-            Err(failure) => self.end(id, RuntimeState::Failed, Some(failure)),
+        let begun = match self.import(id) {
+            Ok((import, false)) => {
+                self.plan.imports.push(import);
+                Ok(())
+            }
+            // To the workspace only a Pod has access.
+            Ok((_, true)) => self.begin_attempt(id),
+            Err(failure) => Err(failure.into()),
+        };
+        if let Err(unready) = begun {
+            self.unready(id, unready);
         }
     }
 
-    fn import(&self, id: TaskId) -> Result<Import, Failure> {
+    /// What the launcher of an importer's Pod is to do.
+    pub(super) fn workspace_import(&self, id: TaskId) -> Result<WorkspaceImport, Failure> {
+        let (Import { artifact, .. }, _) = self.import(id)?;
+        Ok(WorkspaceImport {
+            artifact: RuntimeArtifact {
+                name: artifact.name,
+                artifact_type: ArtifactTypeSchema {
+                    schema_title: artifact.artifact_type,
+                    schema_version: artifact.type_version,
+                    ..ArtifactTypeSchema::default()
+                },
+                uri: artifact.uri,
+                metadata: artifact.metadata,
+                custom_path: None,
+            },
+            output: IMPORTED.to_owned(),
+            folder: WORKSPACE_FOLDER.to_owned(),
+        })
+    }
+
+    /// What is to be imported, and whether it is to be copied into the workspace.
+    fn import(&self, id: TaskId) -> Result<(Import, bool), Failure> {
         let node = self
             .state
             .nodes
@@ -46,11 +77,12 @@ impl Planner<'_> {
             reimport,
             download_to_workspace,
         } = importer.ok_or_else(|| internal("its executor is no importer"))?;
-        if *download_to_workspace {
-            let message = "`download_to_workspace` does not run yet in this version".to_owned();
+        if *download_to_workspace && self.workspace_claim().is_none() {
+            let message = "`download_to_workspace` needs a workspace, and the pipeline has none: \
+                           give it one with `dsl.PipelineConfig(workspace=…)`";
             return Err(Failure {
-                reason: Reason::NotSupported,
-                message,
+                reason: Reason::SettingInvalid,
+                message: message.to_owned(),
             });
         }
         let parameters = &node.task.inputs.parameters;
@@ -95,11 +127,12 @@ impl Planner<'_> {
             size: None,
             created_at: self.now,
         };
-        Ok(Import {
+        let import = Import {
             task: id,
             artifact,
             reimport: *reimport,
-        })
+        };
+        Ok((import, *download_to_workspace))
     }
 
     pub(super) fn import_refused(&mut self, id: TaskId, message: String) {

@@ -101,6 +101,7 @@ pub(super) fn launch_spec(order: &Order<'_>, settings: &Settings) -> Spec {
             .collect(),
         context: order.context.clone(),
         log_uri: text(folder.log()),
+        input_digests: order.digests.clone(),
         workspace_import: order.workspace_import.clone(),
     }
 }

@@ -19,10 +19,16 @@ pub(super) fn resources(
                 _ => return Ok(None),
             },
         };
-        value.parse::<Quantity>().map_err(|error| Failure {
-            reason: Reason::InputTypeMismatch,
-            message: format!("{what}: {error}"),
-        })?;
+        // An input without a value asks for nothing.
+        if value.is_empty() {
+            return Ok(None);
+        }
+        let amount = value
+            .parse::<Quantity>()
+            .map_err(|error| mismatch(what, &error.to_string()))?;
+        if amount.milli() < 0 {
+            return Err(mismatch(what, &format!("`{value}` is negative")));
+        }
         Ok(Some(value))
     };
     let mut limits = Map::new();
@@ -85,7 +91,24 @@ pub(super) fn resources(
             quantity("the accelerator count", &Some(count), None, "")?,
         );
     }
+    for (resource, what) in [("cpu", "the CPU"), ("memory", "the memory")] {
+        let amount = |list: &Map<String, Value>| list.get(resource)?.as_str()?.parse::<Quantity>().ok();
+        if let (Some(request), Some(limit)) = (amount(&requests), amount(&limits))
+            && request > limit
+        {
+            let (request, limit) = (&requests[resource], &limits[resource]);
+            let why = format!("{request} is more than its limit of {limit}").replace('"', "`");
+            return Err(mismatch(&format!("{what} request"), &why));
+        }
+    }
     Ok(json!({"limits": limits, "requests": requests}))
+}
+
+fn mismatch(what: &str, why: &str) -> Failure {
+    Failure {
+        reason: Reason::InputTypeMismatch,
+        message: format!("{what}: {why}"),
+    }
 }
 
 /// The Kubernetes resource of an accelerator: `NVIDIA_TESLA_T4` and the like are Google's names
