@@ -17,10 +17,10 @@ BUILD += --locked
 NEXTEST_PROFILE := --profile ci
 endif
 
-.PHONY: help demo build test test-rust test-e2e check format bench conformance lock clean
+.PHONY: help demo build test test-rust test-e2e check format bench conformance compatibility lock clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build .venv/.ready ## start a server and run the digits pipeline on it with the kfp SDK
 	@$(PYTHON) examples/demo.py --coracle $(CORACLE) --data-dir $(DEMO_DIR)
@@ -61,10 +61,13 @@ format: .venv/.ready ## format all code
 bench: build .venv/.ready ## measure, and print ratios (ARGS="--quick" for a short run)
 	@$(PYTHON) bench/run.py --coracle $(CORACLE) $(ARGS)
 
-conformance: build .venv/.ready ## run a folder of compiled pipelines: DIR=... [ONLY=word] [JOBS=2] [TIMEOUT=180] [HOST=url] [STRICT=1]
+conformance: build .venv/.ready ## run a folder of compiled pipelines: DIR=... [ONLY=word] [JOBS=2] [TIMEOUT=180] [HOST=url] [STRICT=1] [NAP=5]
 	@test -n "$(DIR)" || { echo "say which folder: make conformance DIR=/path/to/folder" >&2; exit 2; }
 	@$(PYTHON) e2e/conformance.py "$(DIR)" --only "$(ONLY)" --jobs $(or $(JOBS),2) \
-	    --timeout $(or $(TIMEOUT),180) --host "$(HOST)" $(if $(STRICT),--strict)
+	    --timeout $(or $(TIMEOUT),180) --host "$(HOST)" $(if $(STRICT),--strict) $(if $(NAP),--nap $(NAP))
+
+compatibility: build .venv/.ready ## run the end-to-end tests, and write docs/kfp-compatibility.md from them
+	@$(PYTHON) -m pytest -c e2e/pytest.ini --rootdir=e2e e2e --write-compatibility $(ARGS)
 
 lock: .venv/.ready ## resolve e2e/requirements.in anew into requirements.txt
 	@.venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-emit-index-url \

@@ -60,8 +60,8 @@ SECTIONS = [
 HEAD = f"""# Compatibility with Kubeflow Pipelines
 
 Written by `make compatibility` from the end-to-end tests, which compile with kfp {kfp.__version__}: do not
-edit it by hand. A row *works* when every test that covers it passed. The lists of names, methods and operations
-are the SDK's own, so that a row cannot be forgotten. How Coracle differs from Kubeflow is in
+edit it by hand. A row *works* when every test that covers it passed. The lists of names, methods and
+operations are the SDK's own, so that a row cannot be forgotten. How Coracle differs from Kubeflow is in
 [pipelines.md](pipelines.md).
 """
 

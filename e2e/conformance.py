@@ -1,18 +1,23 @@
 """Upload and run a folder of compiled pipelines, and compare how each ends with what was expected.
 
-    make conformance DIR=/path/to/folder [ONLY=word] [JOBS=2] [TIMEOUT=180] [HOST=http://...] [STRICT=1]
+    make conformance DIR=/path/to/folder [ONLY=word] [JOBS=2] [TIMEOUT=180] [HOST=url] [STRICT=1] [NAP=5]
 
-The folder holds `inventory.tsv` with at least the columns file, category, expected and features.
-Without HOST a server of its own is started, in a data directory that is thrown away.
+The folder holds `inventory.tsv` with at least the columns file, category, expected and features; a column
+`expected_output` may hold what a pipeline gives out, as JSON or text. Without HOST a server of its own is
+started, in a data directory that is thrown away. Pipelines that sleep do so beside the others and have as
+long as they want; NAP gives them another number of seconds.
 """
 
 import argparse
 import base64
 import concurrent.futures
 import csv
+import json
+import re
 import sys
 import tempfile
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +34,21 @@ GENERATED = {
     "LIST": ["a", "b"],
     "STRUCT": {"key": "value"},
 }
+#: What the SDK's own tests of local execution pass, and what has to come out: any of these.
+OUTPUTS = [
+    (r"/add_numbers\.", {"a": 5, "b": 5}, [10]),
+    (r"/flip_coin\.", {}, ["heads", "tails"]),
+    (r"/concat_message\.", {"message1": "Hello ", "message2": "World!"}, ["Hello World!"]),
+    (r"/identity\.", {"value": "test_value"}, ["test_value"]),
+    (r"/nested_return\.", {}, [[{"A_a": "1", "B_b": "2"}, {"A_a": "10", "B_b": "20"}]]),
+    (r"/local_execution/.*oneof", {}, ["selected:A"]),
+    (r"/local_execution/.*retry", {}, ["attempt=2"]),
+    (r"/local_execution/.*collected", {}, ["0,1,2"]),
+    # The SDK's local runner says SUCCEEDED where a server says COMPLETE.
+    (r"/local_execution/.*exit_handler", {}, ["exit:COMPLETE", "exit:SUCCEEDED"]),
+]
+#: The parameter of pipelines that do nothing but sleep, and how much longer than it a run may take.
+NAP, SPARE_SECONDS = "naptime_secs", 120
 #: Categories of which only the upload is judged: running them needs their image, or a network.
 UPLOAD_ONLY = ("b2_", "d_")
 
@@ -72,11 +92,13 @@ class Client:
 class Check:
     """One file of the inventory."""
 
-    def __init__(self, client: Client, folder: Path, row: dict, timeout: float):
+    def __init__(self, client: Client, folder: Path, row: dict, timeout: float, nap: int | None):
         self.client = client
         self.path = folder / row["file"]
         self.row = row
         self.timeout = timeout
+        self.nap = nap
+        self.naps = NAP in self.path.read_text(errors="replace")
 
     def run(self) -> Verdict:
         try:
@@ -86,7 +108,7 @@ class Check:
 
     def _run(self) -> Verdict:
         with self.path.open("rb") as file:
-            name = self.row["file"].replace("/", "-")
+            name = f"{self.row['file'].replace('/', '-')[-110:]}-{uuid.uuid4().hex[:8]}"
             answer = self.client.request(
                 "POST",
                 "/apis/v2beta1/pipelines/upload",
@@ -103,32 +125,57 @@ class Check:
             return self.verdict("failed", f"upload: {answer.status_code} {one_line(answer.text)}")
         if category.startswith(UPLOAD_ONLY):
             return self.verdict("passed", "uploaded; running it needs an image or a network")
-        return self.judge(*self.submit(answer.json()["pipeline_id"]))
+        version = self.newest_version(answer.json()["pipeline_id"])
+        return self.judge(version["pipeline_spec"], *self.submit(version))
 
-    def submit(self, pipeline_id: str) -> tuple[dict, float]:
-        """Run the pipeline's version to its end. Returns the run and how long it took."""
-        versions = self.client.request("GET", f"/apis/v2beta1/pipelines/{pipeline_id}/versions").json()
-        version = versions["pipeline_versions"][0]
-        reference = {"pipeline_id": pipeline_id, "pipeline_version_id": version["pipeline_version_id"]}
+    def newest_version(self, pipeline_id: str) -> dict:
+        answer = self.client.request("GET", f"/apis/v2beta1/pipelines/{pipeline_id}/versions")
+        return answer.json()["pipeline_versions"][0]
+
+    def submit(self, version: dict) -> tuple[dict, float]:
+        """Run a pipeline's version to its end. Returns the run and how long it took."""
+        spec = version["pipeline_spec"].get("pipeline_spec", version["pipeline_spec"])
+        given = parameters(spec, self.expected_output()[0])
+        timeout = self.timeout
+        if self.naps:
+            declared = spec["root"]["inputDefinitions"]["parameters"]
+            if self.nap is not None:
+                given[NAP] = self.nap
+            timeout = given.get(NAP, declared.get(NAP, {}).get("defaultValue", 0)) + SPARE_SECONDS
         started = time.monotonic()
         answer = self.client.request(
             "POST",
             "/apis/v2beta1/runs",
             json={
                 "display_name": self.row["file"],
-                "pipeline_version_reference": reference,
-                "runtime_config": {"parameters": parameters(version["pipeline_spec"])},
+                "pipeline_version_reference": {
+                    "pipeline_id": version["pipeline_id"],
+                    "pipeline_version_id": version["pipeline_version_id"],
+                },
+                "runtime_config": {"parameters": given},
             },
         )
         if not answer.ok:
             raise ValueError(f"run: {answer.status_code} {one_line(answer.text)}")
         run = answer.json()
-        while run.get("state") not in TERMINAL and time.monotonic() - started < self.timeout:
+        while run.get("state") not in TERMINAL and time.monotonic() - started < timeout:
             time.sleep(0.2)
             run = self.client.request("GET", f"/apis/v2beta1/runs/{run['run_id']}").json()
         return run, time.monotonic() - started
 
-    def judge(self, run: dict, seconds: float) -> Verdict:
+    def expected_output(self) -> tuple[dict, list]:
+        """Parameters to pass, and the values of which one has to come out; none when any will do."""
+        if said := self.row.get("expected_output"):
+            try:
+                return {}, [json.loads(said), said]
+            except ValueError:
+                return {}, [said]
+        for pattern, given, values in OUTPUTS:
+            if re.search(pattern, f"/{self.row['file']}"):
+                return given, values
+        return {}, []
+
+    def judge(self, spec: dict, run: dict, seconds: float) -> Verdict:
         state = run.get("state", "RUNTIME_STATE_UNSPECIFIED")
         shown = f"{state} in {seconds:.1f} s"
         if state not in TERMINAL:
@@ -141,27 +188,48 @@ class Check:
             is_right = state == "SUCCEEDED" or (state == "FAILED" and "RequestExceedsNode" in why)
         elif expected.startswith("skipped upstream"):
             if state != "SUCCEEDED":
-                return self.verdict("skipped", f"{shown}; {expected}")
+                return self.verdict("skipped", f"{shown} {one_line(why)}; upstream: {expected}")
             is_right = True
         elif expected.startswith("failure"):
             is_right = state == "FAILED"
         else:
             is_right = state == "SUCCEEDED"
+        if is_right:
+            wrong = self.what_is_wrong(spec, run)
+            if wrong:
+                return self.verdict("failed", f"{shown}: {wrong}")
         return self.verdict("passed" if is_right else "failed", f"{shown} {one_line(why)}".strip())
+
+    def what_is_wrong(self, spec: dict, run: dict) -> str:
+        """What does not fit in a run whose state does."""
+        tasks = self.client.request("GET", f"/apis/v2beta1/runs/{run['run_id']}/tasks").json()["tasks"]
+        _, values = self.expected_output()
+        if values:
+            made = [v for task in tasks for v in task["outputs"].get("parameters", {}).values()]
+            if not any(value in made for value in values):
+                return f"none of {values} came out, but {one_line(str(made))}"
+        root = spec.get("pipeline_spec", spec)["root"].get("dag", {}).get("tasks", {})
+        always = {
+            name
+            for name, task in root.items()
+            if task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED"
+        }
+        ran = {task["name"] for task in tasks if task["state"] in ("SUCCEEDED", "CACHED")}
+        return f"exit tasks that did not run: {sorted(always - ran)}" if always - ran else ""
 
     def verdict(self, outcome: str, text: str) -> Verdict:
         return Verdict(outcome, self.row["file"], text)
 
 
-def parameters(spec: dict) -> dict:
-    """A value for each parameter that must be given."""
-    spec = spec.get("pipeline_spec", spec)
+def parameters(spec: dict, given: dict) -> dict:
+    """A value for each parameter that must be given, as upstream's tests generate them by type."""
     declared = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
-    return {
+    generated = {
         name: (definition.get("literals") or [GENERATED.get(definition["parameterType"], "text")])[0]
         for name, definition in declared.items()
         if "defaultValue" not in definition and not definition.get("isOptional")
     }
+    return generated | {name: value for name, value in given.items() if name in declared}
 
 
 def reason(error: dict) -> str:
@@ -191,12 +259,17 @@ def read_inventory(folder: Path, only: str) -> list[dict]:
     return [row for row in rows if only in row["file"] or only in row["category"]]
 
 
-def check_all(client: Client, folder: Path, rows: list[dict], jobs: int, timeout: float) -> list[Verdict]:
+def check_all(client: Client, rows: list[dict], options: argparse.Namespace) -> list[Verdict]:
     client.prepare()
     verdicts = []
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        checks = [pool.submit(Check(client, folder, row, timeout).run) for row in rows]
-        for done in concurrent.futures.as_completed(checks):
+    checks = [Check(client, options.folder, row, options.timeout, options.nap) for row in rows]
+    naps = [check for check in checks if check.naps]
+    with (
+        concurrent.futures.ThreadPoolExecutor(options.jobs) as pool,
+        concurrent.futures.ThreadPoolExecutor(len(naps) or 1) as beside,
+    ):
+        started = [(beside if check.naps else pool).submit(check.run) for check in checks]
+        for done in concurrent.futures.as_completed(started):
             verdict = done.result()
             verdicts.append(verdict)
             print(f"{verdict.outcome:<8}{verdict.file:<76}{verdict.text}", flush=True)
@@ -210,17 +283,18 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=180, help="seconds for one run")
     parser.add_argument("--host", default="", help="a server that is up; else one is started")
+    parser.add_argument("--nap", type=int, help="seconds for pipelines that sleep, instead of their own")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a file failed")
     options = parser.parse_args()
 
     rows = read_inventory(options.folder, options.only)
     if options.host:
-        verdicts = check_all(Client(options.host), options.folder, rows, options.jobs, options.timeout)
+        verdicts = check_all(Client(options.host), rows, options)
     else:
         with tempfile.TemporaryDirectory(prefix="coracle-conformance-") as scratch:
             server = Server(Path(scratch) / "data", Path(scratch) / "server.log").start()
             try:
-                verdicts = check_all(Client(server.url), options.folder, rows, options.jobs, options.timeout)
+                verdicts = check_all(Client(server.url), rows, options)
             finally:
                 server.stop()
 
