@@ -57,9 +57,7 @@ impl<'a> Passthroughs<'a> {
             is_there.then_some(items).map_or(Value::Null, Value::Array)
         };
         let one = |field: Field, value: Option<Value>| {
-            value
-                .filter(|_| self.is_handed_on(field))
-                .unwrap_or(Value::Null)
+            value.filter(|_| self.is_handed_on(field)).unwrap_or(Value::Null)
         };
         let (carried, mounts) = volumes.carried();
         let resources = if self.is_handed_on(Field::Resources) {

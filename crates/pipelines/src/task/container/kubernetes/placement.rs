@@ -1,7 +1,9 @@
 //! Which machine is wanted: labels, tolerated taints, affinities.
 
 use coracle_api::{
-    ir::platform::{KubernetesExecutorConfig, NodeAffinityTerm, PodAffinityTerm, SelectorRequirement, Toleration},
+    ir::platform::{
+        KubernetesExecutorConfig, NodeAffinityTerm, PodAffinityTerm, SelectorRequirement, Toleration,
+    },
     launch::Failure,
 };
 use serde_json::{Map, Value, json};
@@ -18,7 +20,9 @@ pub(super) fn node_selector(
     let setting = "nodeSelector.nodeSelectorJson";
     let Some(source) = &selector.node_selector_json else {
         let labels = selector.labels.iter();
-        return Ok(Some(labels.map(|(key, value)| (key.clone(), json!(value))).collect()));
+        return Ok(Some(
+            labels.map(|(key, value)| (key.clone(), json!(value))).collect(),
+        ));
     };
     match sources.json(setting, source)? {
         None => Ok(None),

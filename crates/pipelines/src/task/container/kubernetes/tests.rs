@@ -22,7 +22,14 @@ fn known() -> Value {
 }
 
 fn pod(settings: Value) -> Result<Value, Failure> {
-    built_with(&component(), json!({"image": "alpine"}), json!({}), settings, known()).map(|built| built.pod)
+    built_with(
+        &component(),
+        json!({"image": "alpine"}),
+        json!({}),
+        settings,
+        known(),
+    )
+    .map(|built| built.pod)
 }
 
 /// The Pod's part at the pointer.
@@ -72,7 +79,8 @@ fn values_of_secrets_and_config_maps_become_variables() {
         setting["secretNameParameter"] = name;
         json!({"secretAsEnv": [setting]})
     };
-    let reference = |name: &str| json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]);
+    let reference =
+        |name: &str| json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]);
     env(secret(constant(json!("s"))), reference("s"));
     env(secret(input("secret")), reference("from-input"));
     env(secret(input("looped")), reference("from-channel"));
@@ -381,7 +389,8 @@ mod passthrough {
             "config".to_owned(),
             serde_json::from_value(config).expect("input"),
         );
-        let container = json!({"image": "alpine", "env": [{"name": "A", "value": "B"}], "resources": resources});
+        let container =
+            json!({"image": "alpine", "env": [{"name": "A", "value": "B"}], "resources": resources});
         let built = built_with(&component, container, json!({}), settings, known()).expect("builds");
         let values = &built.launch.executor_input.inputs.parameter_values;
         (values["config"].clone(), built.pod)

@@ -136,7 +136,12 @@ pub(super) fn add(
         if let Some(name) = sources.name(&setting("secretName"), parameter, &secret.secret_name)? {
             let optional = secret.optional.unwrap_or_default();
             let source = json!({"secret": {"secretName": name, "optional": optional}});
-            volumes.add(&name, source, at(&setting("mountPath"), &secret.mount_path)?, true);
+            volumes.add(
+                &name,
+                source,
+                at(&setting("mountPath"), &secret.mount_path)?,
+                true,
+            );
         }
     }
     for (index, map) in config.config_map_as_volume.iter().enumerate() {
