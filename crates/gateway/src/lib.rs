@@ -5,11 +5,13 @@
 //!
 //! - `kfp`: the API of Kubeflow Pipelines
 //! - `log`: task logs, live and kept
+//! - `node`: which task a path names
 //! - `launch`: the server's side of the launcher contract
 
 mod kfp;
 mod launch;
 mod log;
+mod node;
 
 use std::sync::Arc;
 
@@ -35,6 +37,8 @@ pub struct Options {
     pub version: String,
     /// The commit that the server was built from, for `healthz`.
     pub commit: String,
+    /// Whether pipelines may be fetched from addresses of this machine and of private networks.
+    pub private_urls: bool,
     /// The time.
     pub clock: fn() -> Timestamp,
     /// Cancelled when the server stops: streams then end.
@@ -43,6 +47,8 @@ pub struct Options {
 
 /// Where the API of Kubeflow Pipelines is mounted: bare, and as behind Kubeflow's own page.
 const PIPELINES: [&str; 2] = ["/apis/v2beta1", "/pipeline/apis/v2beta1"];
+/// Where what is left of its older version is mounted.
+const PIPELINES_V1: [&str; 2] = ["/apis/v1beta1", "/pipeline/apis/v1beta1"];
 /// Where logs are mounted.
 const LOGS: [&str; 2] = ["/apis/v1alpha1", "/pipeline/apis/v1alpha1"];
 /// Where the launcher contract is mounted.
@@ -57,6 +63,12 @@ pub fn router(options: Options) -> Router {
     let mut router = Router::new();
     for prefix in PIPELINES {
         router = router.nest_service(prefix, pipelines.clone());
+    }
+    let pipelines_v1 = ServiceBuilder::new()
+        .map_request(kfp::split_verb)
+        .service(kfp::router_v1(Arc::clone(&options)));
+    for prefix in PIPELINES_V1 {
+        router = router.nest_service(prefix, pipelines_v1.clone());
     }
     for prefix in LOGS {
         router = router.nest(prefix, plain(log::routes(), &options));
@@ -80,6 +92,7 @@ pub fn openapi() -> OpenApi {
         .build();
     for (prefix, routes) in [
         (PIPELINES[0], kfp::routes()),
+        (PIPELINES_V1[0], kfp::routes_v1()),
         (LOGS[0], log::routes()),
         (LAUNCH, launch::routes()),
     ] {

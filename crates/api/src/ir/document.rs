@@ -66,6 +66,16 @@ pub fn from_value(value: &Value) -> Result<Document, Problem> {
     }
 }
 
+/// The fields of a document that nobody knows, one sentence each: [`Document::warnings`] of a
+/// document that was read before.
+#[must_use]
+pub fn unknown_fields(value: &Value) -> Vec<String> {
+    match value.get("pipeline_spec") {
+        Some(pipeline) => fields::unknown(pipeline, value.get("platform_spec")),
+        None => fields::unknown(value, None),
+    }
+}
+
 fn read(text: &str) -> Result<Vec<Value>, Problem> {
     if text.trim_start().starts_with('{')
         && let Ok(value) = serde_json::from_str(text)

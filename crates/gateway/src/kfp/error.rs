@@ -28,6 +28,14 @@ pub(crate) enum Error {
         /// What is wrong, and where.
         problem: Problem,
     },
+    /// The request cannot be done, for a reason that has a name.
+    #[error("{message}")]
+    Refused {
+        /// The name.
+        reason: Reason,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
     /// What the request names does not exist.
     #[error("{kind} `{id}` was not found: it may have been deleted, or never made")]
     NotFound {
@@ -59,9 +67,9 @@ pub(crate) enum Error {
     /// The request is too large.
     #[error("{0}")]
     TooLarge(String),
-    /// KFP has it; this version has not.
+    /// Not for those who ask here.
     #[error("{0}")]
-    Unimplemented(String),
+    PermissionDenied(String),
     /// The path exists, and not for this method.
     #[error("this path does not take {0}")]
     MethodNotAllowed(axum::http::Method),
@@ -102,13 +110,14 @@ impl Error {
     /// The gRPC code.
     pub(crate) fn code(&self) -> i32 {
         match self {
-            Self::Invalid(_) | Self::Pipeline { .. } => 3,
+            Self::Invalid(_) | Self::Pipeline { .. } | Self::Refused { .. } => 3,
             Self::NotFound { .. } | Self::Absent(_) => 5,
             Self::AlreadyExists { .. } => 6,
+            Self::PermissionDenied(_) => 7,
             Self::TooLarge(_) => 8,
             Self::FailedPrecondition(_) => 9,
             Self::Aborted(_) => 10,
-            Self::Unimplemented(_) | Self::MethodNotAllowed(_) => 12,
+            Self::MethodNotAllowed(_) => 12,
             Self::Records(_) | Self::Internal { .. } => 13,
             Self::Unauthenticated(_) => 16,
             Self::Upload(inner) => inner.code(),
@@ -124,7 +133,7 @@ impl Error {
                 3 | 9 => StatusCode::BAD_REQUEST,
                 5 => StatusCode::NOT_FOUND,
                 6 | 10 => StatusCode::CONFLICT,
-                12 => StatusCode::NOT_IMPLEMENTED,
+                7 => StatusCode::FORBIDDEN,
                 16 => StatusCode::UNAUTHORIZED,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
             },
@@ -138,17 +147,18 @@ impl IntoResponse for Error {
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %chain(&self), "a request failed");
         }
-        let body = match self {
-            Self::Upload(_) => json!({ "error_message": message, "error_details": message }),
-            _ => json!({
+        let body = if let Self::Upload(_) = self {
+            json!({ "error_message": message, "error_details": message })
+        } else {
+            let mut details = vec![json!({
+                "@type": "type.googleapis.com/google.rpc.Status",
                 "code": code,
                 "message": message,
-                "details": [{
-                    "@type": "type.googleapis.com/google.rpc.Status",
-                    "code": code,
-                    "message": message,
-                }],
-            }),
+            })];
+            if let Self::Refused { reason, .. } = self {
+                details.push(error_info(reason));
+            }
+            json!({ "code": code, "message": message, "details": details })
         };
         (status, Json(body)).into_response()
     }
@@ -168,6 +178,7 @@ impl From<records::Error> for Error {
             records::Error::UnknownField { .. }
             | records::Error::InvalidValue { .. }
             | records::Error::InvalidCursor { .. } => Self::Invalid(error.to_string()),
+            records::Error::NotEnded { .. } => Self::FailedPrecondition(error.to_string()),
             other => Self::Records(other),
         }
     }
@@ -260,7 +271,7 @@ mod tests {
         check(Error::TooLarge(text()), 8, 413);
         check(Error::FailedPrecondition(text()), 9, 400);
         check(Error::Aborted(text()), 10, 409);
-        check(Error::Unimplemented(text()), 12, 501);
+        check(Error::PermissionDenied(text()), 7, 403);
         check(Error::MethodNotAllowed(axum::http::Method::PUT), 12, 405);
         check(Error::internal("x", "y"), 13, 500);
         check(Error::Unauthenticated(text()), 16, 401);

@@ -124,7 +124,7 @@ macro_rules! from_path {
     )*};
 }
 
-from_path!(ArtifactId, ExperimentId, PipelineId, RunId);
+from_path!(ArtifactId, ExperimentId, PipelineId, RecurringRunId, RunId);
 
 impl<A, B> FromPath for (A, B)
 where

@@ -3,12 +3,14 @@
 //! A filter only ever becomes bound values: which fields there are, and what each can be compared
 //! with, the store says.
 
+use axum::Json;
 use coracle_store::records::query::{Op, Predicate, Value as Bound};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::IntoParams;
 
-use super::error::Error;
+use super::{error::Error, extract::Params};
 
 /// What a client sent, its predicates still KFP's.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +62,26 @@ impl Filter {
             .collect::<Result<_, _>>()?;
         Ok(Self { source, predicates })
     }
+}
+
+/// The query of [`get`].
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FilterParams {
+    /// A filter, as JSON.
+    filter: String,
+}
+
+/// Shows a filter as the lists understand it, or says what is wrong with it.
+#[utoipa::path(get, path = "/filters", tag = "filters", params(FilterParams),
+    responses((status = 200, body = Object)))]
+pub(super) async fn get(Params(params): Params<FilterParams>) -> Result<Json<Value>, Error> {
+    let source = Filter::parse(&params.filter)?.source;
+    Ok(Json(match source {
+        Value::Null => Value::Object(serde_json::Map::new()),
+        source => source,
+    }))
 }
 
 fn decode(text: &str) -> Result<String, Error> {

@@ -2,27 +2,39 @@
 //!
 //! - [`wire`], [`error`]: messages and errors in KFP's JSON
 //! - [`extract`], [`name`], [`filter`], [`page`]: what requests may say
-//! - [`experiments`], [`pipelines`], [`versions`], [`upload`], [`package`], [`runs`]: KFP's resources
-//! - [`tasks`], [`artifacts`], [`watch`]: what KFP is moving to, and a live stream
-//! - [`later`]: what is not there yet
+//! - [`experiments`], [`pipelines`], [`versions`], [`runs`], [`recurring`]: KFP's resources
+//! - [`source`], [`upload`], [`package`], [`fetch`]: where pipelines come from
+//! - [`read`], [`auth`], [`reports`], [`visualizations`]: the rest of KFP's paths
+//! - [`tasks`], [`artifacts`], [`artifact_tasks`]: what KFP is moving to
+//! - [`watch`], [`cache`], [`lineage`], [`debug`]: Coracle's own
 //!
 //! KFP writes custom verbs as `/runs/ID:terminate`. Here they are paths of their own,
 //! `/runs/{run_id}/:terminate`: [`split_verb`] leads from one to the other.
 
+mod artifact_tasks;
 mod artifacts;
+mod auth;
+mod cache;
+mod debug;
 pub(crate) mod error;
 mod experiments;
 pub(crate) mod extract;
+mod fetch;
 mod filter;
-mod later;
+mod lineage;
 mod name;
 mod package;
 mod page;
 mod pipelines;
+mod read;
+mod recurring;
+mod reports;
 mod runs;
+mod source;
 mod tasks;
 mod upload;
 mod versions;
+mod visualizations;
 mod watch;
 mod wire;
 
@@ -41,7 +53,7 @@ use self::error::Error;
 use crate::Options;
 
 /// The custom verbs of this API. Only these are split off: names may hold colons.
-const VERBS: [&str; 8] = [
+const VERBS: [&str; 15] = [
     "archive",
     "unarchive",
     "terminate",
@@ -50,6 +62,13 @@ const VERBS: [&str; 8] = [
     "enable",
     "disable",
     "read",
+    "batchCreate",
+    "batchUpdate",
+    "findCached",
+    "lineage",
+    "invalidate",
+    "collect",
+    "debug",
 ];
 
 /// `GET /healthz`.
@@ -77,27 +96,63 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Options>> {
         .routes(routes!(pipelines::create_with_version))
         .routes(routes!(upload::pipeline))
         .routes(routes!(upload::version))
-        .routes(routes!(pipelines::get, pipelines::delete))
+        .routes(routes!(pipelines::get, pipelines::update, pipelines::delete))
         .routes(routes!(pipelines::get_by_name))
         .routes(routes!(versions::list, versions::create))
-        .routes(routes!(versions::get, versions::delete))
+        .routes(routes!(versions::get, versions::update, versions::delete))
         .routes(routes!(runs::list, runs::create))
         .routes(routes!(runs::get, runs::delete))
         .routes(routes!(runs::terminate))
         .routes(routes!(runs::archive))
         .routes(routes!(runs::unarchive))
+        .routes(routes!(runs::retry))
         .routes(routes!(watch::watch))
-        .routes(routes!(tasks::list_all))
-        .routes(routes!(tasks::get))
-        .routes(routes!(artifacts::list))
+        .routes(routes!(recurring::list, recurring::create))
+        .routes(routes!(recurring::get, recurring::delete))
+        .routes(routes!(recurring::enable))
+        .routes(routes!(recurring::disable))
+        .routes(routes!(read::read))
+        .routes(routes!(auth::authorize))
+        .routes(routes!(reports::workflow))
+        .routes(routes!(reports::scheduled_workflow))
+        .routes(routes!(visualizations::create))
+        .routes(routes!(filter::get))
+        .routes(routes!(tasks::list_all, tasks::create))
+        .routes(routes!(tasks::batch_update))
+        .routes(routes!(tasks::get, tasks::update))
+        .routes(routes!(tasks::find_cached))
+        .routes(routes!(debug::show))
+        .routes(routes!(artifacts::list, artifacts::create))
+        .routes(routes!(artifacts::batch_create))
         .routes(routes!(artifacts::get))
+        .routes(routes!(lineage::lineage))
+        .routes(routes!(artifact_tasks::list, artifact_tasks::create))
+        .routes(routes!(artifact_tasks::batch_create))
+        .routes(routes!(cache::list))
+        .routes(routes!(cache::delete))
+        .routes(routes!(cache::invalidate))
+}
+
+/// What is left of the `v1beta1` API: what clients of `v2beta1` still ask it for.
+pub(crate) fn routes_v1() -> OpenApiRouter<Arc<Options>> {
+    OpenApiRouter::from(Router::new().without_v07_checks())
+        .routes(routes!(healthz))
+        .routes(routes!(read::read))
+}
+
+/// The `v1beta1` paths as a router: to be mounted under a prefix, behind [`split_verb`].
+pub(crate) fn router_v1(options: Arc<Options>) -> Router {
+    let (router, _) = routes_v1().split_for_parts();
+    router
+        .fallback(no_v1)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(options)
 }
 
 /// The API as a router: to be mounted under a prefix, behind [`split_verb`].
 pub(crate) fn router(options: Arc<Options>) -> Router {
     let (router, _) = routes().split_for_parts();
     router
-        .merge(later::router())
         .route(
             "/openapi.json",
             axum::routing::get(async || Json(crate::openapi())),
@@ -121,6 +176,13 @@ async fn healthz(State(options): State<Arc<Options>>) -> Json<Healthz> {
 async fn no_such_path(uri: Uri) -> Error {
     Error::Absent(format!(
         "there is nothing at `{}` of the pipelines API",
+        uri.path()
+    ))
+}
+
+async fn no_v1(uri: Uri) -> Error {
+    Error::Absent(format!(
+        "there is nothing at `{}` of the v1beta1 API, of which little is left: use v2beta1, as kfp 2 does",
         uri.path()
     ))
 }
@@ -172,6 +234,8 @@ mod tests {
             "/runs/1/nodes/2/artifacts/a:b:read",
             Some("/runs/1/nodes/2/artifacts/a:b/:read"),
         );
+        check("/artifacts:batchCreate", Some("/artifacts/:batchCreate"));
+        check("/runs/1/tasks/2:debug", Some("/runs/1/tasks/2/:debug"));
         check("/runs/1", None);
         check("/runs/1:explode", None);
         check("/runs/:terminate", None);

@@ -1,5 +1,7 @@
 //! Names that users choose: present, printable, and no longer than KFP's columns.
 
+use std::collections::BTreeMap;
+
 use super::error::Error;
 
 /// The longest name of an experiment.
@@ -8,8 +10,14 @@ pub(super) const EXPERIMENT_NAME: usize = 128;
 pub(super) const PIPELINE_NAME: usize = 128;
 /// The longest name of a version.
 pub(super) const VERSION_NAME: usize = 127;
+/// The longest name of an artifact.
+pub(super) const ARTIFACT_NAME: usize = 256;
+/// The longest name of a recurring run.
+pub(super) const RECURRING_RUN_NAME: usize = 128;
 /// The longest name of a run: KFP's SDK adds a time to a pipeline's name.
 pub(super) const RUN_NAME: usize = 256;
+/// The longest name and the longest value of a tag.
+const TAG: usize = 256;
 
 /// The name, if it can be one for a `kind`.
 pub(super) fn checked(kind: &str, longest: usize, name: Option<String>) -> Result<String, Error> {
@@ -31,6 +39,22 @@ pub(super) fn checked(kind: &str, longest: usize, name: Option<String>) -> Resul
         )));
     }
     Ok(name)
+}
+
+/// The tags, if they can be some: each has a name.
+pub(super) fn checked_tags(tags: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Error> {
+    for (name, value) in &tags {
+        if name.trim().is_empty() {
+            return Err(Error::Invalid("a tag has no name".to_owned()));
+        }
+        let length = name.chars().count().max(value.chars().count());
+        if length > TAG {
+            return Err(Error::Invalid(format!(
+                "the tag `{name}` is too long: {TAG} characters are the most for its name and its value"
+            )));
+        }
+    }
+    Ok(tags)
 }
 
 #[cfg(test)]

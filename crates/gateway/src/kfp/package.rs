@@ -61,7 +61,8 @@ pub(super) fn document(name: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
     }
 }
 
-fn is_document(name: &str) -> bool {
+/// Whether a file's name is that of a document.
+pub(super) fn is_document(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     [".yaml", ".yml", ".json"]
         .iter()

@@ -12,10 +12,10 @@ use super::{
     Options,
     error::Error,
     extract::{Body, FromPath, Ids, Params},
-    name::{PIPELINE_NAME, checked},
+    name::{PIPELINE_NAME, checked, checked_tags},
     page::ListParams,
     versions,
-    wire::{Empty, Pipeline, PipelineVersion, Time, map, text},
+    wire::{Empty, Pipeline, PipelineVersion, Time, list as list_of, map, text},
 };
 
 /// One page of pipelines.
@@ -62,6 +62,7 @@ impl From<records::Pipeline> for Pipeline {
             namespace: None,
             tags: map(row.tags),
             error: None,
+            warnings: None,
         }
     }
 }
@@ -92,11 +93,15 @@ pub(super) async fn create_with_version(
         version.display_name = Some(pipeline.display_name.clone());
     }
     let version = versions::new_row(&options, pipeline.id, version).await?;
+    let warnings = version.warnings.clone();
     options
         .records
         .create_pipeline(pipeline.clone(), Some(version))
         .await?;
-    Ok(Json(pipeline.into()))
+    Ok(Json(Pipeline {
+        warnings: list_of(warnings),
+        ..pipeline.into()
+    }))
 }
 
 /// Shows a pipeline.
@@ -152,6 +157,33 @@ pub(super) async fn list(
     }))
 }
 
+/// Changes a pipeline's display name, description and tags: those that the body has.
+///
+/// `"tags": {}` removes all tags.
+#[utoipa::path(patch, path = "/pipelines/{pipeline_id}", tag = "pipelines",
+    params(("pipeline_id" = String, Path)), request_body = Pipeline,
+    responses((status = 200, body = Pipeline)))]
+pub(super) async fn update(
+    State(options): State<Arc<Options>>,
+    Ids(id): Ids<PipelineId>,
+    Body(body): Body<Pipeline>,
+) -> Result<Json<Pipeline>, Error> {
+    let kept = options.records.pipeline(id).await?;
+    if body.name.is_some_and(|name| name != kept.name) {
+        return Err(Error::Invalid(
+            "`name` of a pipeline cannot be changed: change its `display_name`".to_owned(),
+        ));
+    }
+    let change = versions::update_of(
+        "pipeline",
+        PIPELINE_NAME,
+        body.display_name,
+        body.description,
+        body.tags,
+    )?;
+    Ok(Json(options.records.update_pipeline(id, change).await?.into()))
+}
+
 /// Deletes a pipeline.
 #[utoipa::path(delete, path = "/pipelines/{pipeline_id}", tag = "pipelines",
     params(("pipeline_id" = String, Path), DeleteParams), responses((status = 200, body = Empty)))]
@@ -187,7 +219,7 @@ pub(super) fn new_row(options: &Options, body: Pipeline) -> Result<records::Pipe
         )?,
         name,
         description: body.description.unwrap_or_default(),
-        tags: body.tags.unwrap_or_default(),
+        tags: checked_tags(body.tags.unwrap_or_default())?,
         created_at: (options.clock)(),
     })
 }

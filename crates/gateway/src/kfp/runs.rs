@@ -4,25 +4,26 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use coracle_api::{
-    id::{ExperimentId, PipelineId, PipelineVersionId, RunId},
-    ir::{document::Document, validate},
-    state::StorageState,
+    id::RunId,
+    ir::document::{self, Document},
+    state::{RuntimeState, StorageState},
 };
 use coracle_store::records::{self, NewRun, RunScope};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Options,
     error::{Error, status_of},
-    experiments,
     extract::{Body, Ids, Params},
     name::{RUN_NAME, checked},
     page::ListParams,
+    source::{self, Source},
     tasks,
-    versions::checked_document,
-    wire::{Empty, PipelineVersionReference, Run, RunDetails, RuntimeConfig, RuntimeStatus, Time, text},
+    wire::{
+        Empty, PipelineVersionReference, Run, RunDetails, RuntimeConfig, RuntimeStatus, Time,
+        list as list_of, text,
+    },
 };
 
 /// One page of runs.
@@ -45,7 +46,18 @@ pub(super) struct ListRunsResponse {
 pub(super) struct ExperimentParam {
     /// The experiment's id.
     #[serde(alias = "experimentId")]
-    experiment_id: String,
+    pub(super) experiment_id: String,
+}
+
+impl ExperimentParam {
+    /// What a list is asked for: an experiment that exists, or all of the namespace.
+    pub(super) async fn scope(&self, options: &Options) -> Result<RunScope, Error> {
+        if self.experiment_id.is_empty() {
+            return Ok(RunScope::Namespace(options.namespace.clone()));
+        }
+        let experiment = options.records.experiment(self.experiment_id.parse()?).await?;
+        Ok(RunScope::Experiment(experiment.id))
+    }
 }
 
 impl From<records::Run> for Run {
@@ -71,6 +83,7 @@ impl From<records::Run> for Run {
             finished_at: Some(row.finished_at.map_or(Time::UNSET, Time)),
             state: Some(row.state),
             error: row.error.as_ref().map(status_of),
+            recurring_run_id: row.recurring_run_id.map(|id| id.to_string()),
             state_history: RuntimeStatus::history(&row.state_history),
             ..Self::default()
         }
@@ -86,49 +99,46 @@ pub(super) async fn create(
     Body(body): Body<Run>,
 ) -> Result<Json<Run>, Error> {
     let display_name = checked("run", RUN_NAME, body.display_name)?;
-    let source = source(
+    let source = Source::find(
         &options,
         body.pipeline_version_reference,
         body.pipeline_version_id,
         body.pipeline_spec,
     )
     .await?;
-    let config = body.runtime_config.unwrap_or_default();
-    let parameters: Map<String, Value> = config.parameters.unwrap_or_default();
-    validate::check_parameters(&source.document.spec, &parameters).map_err(|problem| Error::Pipeline {
-        subject: "the run's parameters cannot be used",
-        problem,
-    })?;
+    let (parameters, pipeline_root) = source::config(&options, &source.document, body.runtime_config).await?;
     // Last, for it may make the experiment `Default`.
     let named = body
         .experiment_id
         .filter(|id| !id.is_empty())
         .unwrap_or(params.experiment_id);
-    let experiment = experiment(&options, &named).await?;
+    let experiment = source::experiment(&options, &named).await?;
     let created_at = (options.clock)();
+    let Document { value, warnings, .. } = source.document;
+    let inline = source.uploaded.is_none().then(|| value.clone());
     let row = options
         .records
         .create_run(NewRun {
             id: RunId::new(),
-            experiment_id: experiment,
+            experiment_id: experiment.id,
             display_name,
             description: body.description.unwrap_or_default(),
-            pipeline_id: source.version.map(|(pipeline, _)| pipeline),
-            pipeline_version_id: source.version.map(|(_, version)| version),
-            document: source.document.value.clone(),
+            pipeline_id: source.uploaded.map(|uploaded| uploaded.pipeline),
+            pipeline_version_id: source.uploaded.map(|uploaded| uploaded.version),
+            document: value,
             parameters,
-            pipeline_root: config.pipeline_root.unwrap_or_default(),
+            pipeline_root,
             service_account: body.service_account.unwrap_or_default(),
             recurring_run_id: None,
             scheduled_at: created_at,
             created_at,
         })
         .await?;
-    let mut run = Run::from(row);
-    if run.pipeline_version_reference.is_none() {
-        run.pipeline_spec = Some(source.document.value);
-    }
-    Ok(Json(run))
+    Ok(Json(Run {
+        pipeline_spec: inline,
+        warnings: list_of(warnings),
+        ..Run::from(row)
+    }))
 }
 
 /// Shows a run and its tasks.
@@ -139,12 +149,17 @@ pub(super) async fn get(
     Ids(id): Ids<RunId>,
 ) -> Result<Json<Run>, Error> {
     let row = options.records.run(id).await?;
-    let pipeline_spec = match row.pipeline_id {
-        Some(_) => None,
-        None => Some(options.records.document(&row.document_digest).await?),
+    let (pipeline_spec, warnings) = match row.pipeline_id {
+        Some(_) => (None, Vec::new()),
+        None => {
+            let document = options.records.document(&row.document_digest).await?;
+            let warnings = document::unknown_fields(&document);
+            (Some(document), warnings)
+        }
     };
     Ok(Json(Run {
         pipeline_spec,
+        warnings: list_of(warnings),
         ..with_details(&options, row).await?
     }))
 }
@@ -158,11 +173,7 @@ pub(super) async fn list(
     Params(of): Params<ExperimentParam>,
 ) -> Result<Json<ListRunsResponse>, Error> {
     let query = params.read()?;
-    let scope = if of.experiment_id.is_empty() {
-        RunScope::Namespace(options.namespace.clone())
-    } else {
-        RunScope::Experiment(options.records.experiment(of.experiment_id.parse()?).await?.id)
-    };
+    let scope = of.scope(&options).await?;
     let page = options.records.list_runs(scope, &query.list).await?;
     Ok(Json(ListRunsResponse {
         next_page_token: query.next_token(&page),
@@ -186,6 +197,31 @@ pub(super) async fn terminate(
         )));
     }
     options.records.request_termination(id).await?;
+    Ok(Json(Empty {}))
+}
+
+/// Asks a run that failed or was stopped to go on: what succeeded is kept.
+#[utoipa::path(post, path = "/runs/{run_id}/:retry", tag = "runs", params(("run_id" = String, Path)),
+    responses((status = 200, body = Empty)))]
+pub(super) async fn retry(
+    State(options): State<Arc<Options>>,
+    Ids(id): Ids<RunId>,
+) -> Result<Json<Empty>, Error> {
+    let run = options.records.run(id).await?;
+    match run.state {
+        RuntimeState::Failed | RuntimeState::Canceled => {}
+        state => {
+            let why = if state.is_terminal() {
+                "there is nothing left to do again; make a new run instead"
+            } else {
+                "wait for its end, or stop it first"
+            };
+            return Err(Error::FailedPrecondition(format!(
+                "run `{id}` cannot be retried: it is {state}, and only FAILED and CANCELED runs can; {why}"
+            )));
+        }
+    }
+    options.records.request_retry(id).await?;
     Ok(Json(Empty {}))
 }
 
@@ -237,78 +273,4 @@ pub(super) async fn with_details(options: &Options, row: records::Run) -> Result
         run_details: Some(RunDetails { task_details }),
         ..Run::from(row)
     })
-}
-
-/// What a run is made from.
-struct Source {
-    document: Document,
-    version: Option<(PipelineId, PipelineVersionId)>,
-}
-
-async fn source(
-    options: &Options,
-    reference: Option<PipelineVersionReference>,
-    version_id: Option<String>,
-    spec: Option<Value>,
-) -> Result<Source, Error> {
-    let pipeline_id = reference
-        .as_ref()
-        .and_then(|reference| reference.pipeline_id.clone());
-    let version_id = reference
-        .and_then(|reference| reference.pipeline_version_id)
-        .or(version_id);
-    let version_id = version_id.filter(|id| !id.is_empty());
-    match (pipeline_id.filter(|id| !id.is_empty()), spec) {
-        (Some(_), Some(_)) => Err(Error::Invalid(
-            "the run names two pipelines: set `pipeline_spec` or `pipeline_version_reference`, not both"
-                .to_owned(),
-        )),
-        (None, None) if version_id.is_some() => Err(Error::Invalid(
-            "the run names a version and no pipeline: set `pipeline_version_reference.pipeline_id`"
-                .to_owned(),
-        )),
-        (None, None) => Err(Error::Invalid(
-            "the run names no pipeline: set `pipeline_spec` or `pipeline_version_reference`".to_owned(),
-        )),
-        (None, Some(spec)) => Ok(Source {
-            document: checked_document(spec).await?,
-            version: None,
-        }),
-        (Some(pipeline_id), None) => {
-            let pipeline = options.records.pipeline(pipeline_id.parse()?).await?;
-            let version = match version_id {
-                Some(id) => options.records.pipeline_version(pipeline.id, id.parse()?).await?,
-                None => options
-                    .records
-                    .latest_pipeline_version(pipeline.id)
-                    .await?
-                    .ok_or_else(|| {
-                        Error::FailedPrecondition(format!(
-                            "pipeline `{}` has no version: upload one first",
-                            pipeline.display_name
-                        ))
-                    })?,
-            };
-            let document = checked_document(version.document).await?;
-            Ok(Source {
-                document,
-                version: Some((pipeline.id, version.id)),
-            })
-        }
-    }
-}
-
-async fn experiment(options: &Options, id: &str) -> Result<ExperimentId, Error> {
-    let found = if id.is_empty() {
-        experiments::default(options).await?
-    } else {
-        options.records.experiment(id.parse()?).await?
-    };
-    if found.storage_state == StorageState::Archived {
-        return Err(Error::FailedPrecondition(format!(
-            "experiment `{}` is archived and takes no runs: unarchive it, or name another",
-            found.name
-        )));
-    }
-    Ok(found.id)
 }

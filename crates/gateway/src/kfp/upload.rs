@@ -22,9 +22,9 @@ use super::{
     Options,
     error::Error,
     extract::Params,
-    name::{VERSION_NAME, checked},
+    name::{VERSION_NAME, checked, checked_tags},
     package, pipelines,
-    wire::{Pipeline, PipelineVersion},
+    wire::{Pipeline, PipelineVersion, list},
 };
 
 /// What a multipart envelope may add to the file.
@@ -115,11 +115,15 @@ async fn upload_pipeline(
         },
     )?;
     let first = params.version_row(options, pipeline.id, tags, file)?;
+    let warnings = first.warnings.clone();
     options
         .records
         .create_pipeline(pipeline.clone(), Some(first))
         .await?;
-    Ok(pipeline.into())
+    Ok(Pipeline {
+        warnings: list(warnings),
+        ..pipeline.into()
+    })
 }
 
 async fn upload_version(
@@ -154,11 +158,12 @@ impl UploadParams {
         if self.tags.is_empty() {
             return Ok(BTreeMap::new());
         }
-        serde_json::from_str(&self.tags).map_err(|error| {
+        let tags = serde_json::from_str(&self.tags).map_err(|error| {
             Error::Invalid(format!(
                 "the `tags` must be a JSON object of texts such as {{\"team\":\"ml\"}}: {error}"
             ))
-        })
+        })?;
+        checked_tags(tags)
     }
 
     fn version_row(
@@ -183,7 +188,7 @@ impl UploadParams {
             package_url: String::new(),
             tags,
             document: file.document.value,
-            warnings: Vec::new(),
+            warnings: file.document.warnings,
             created_at: (options.clock)(),
         })
     }
@@ -215,9 +220,14 @@ async fn read_file(field: Field<'_>) -> Result<File, Error> {
     if bytes.len() as u64 > package::LIMIT {
         return Err(too_large());
     }
-    let shown = name.clone();
+    let document = document(name.clone(), bytes.into()).await?;
+    Ok(File { name, document })
+}
+
+/// Reads the pipeline in a file called `name`, off the async threads: it may be tens of megabytes.
+pub(super) async fn document(name: String, bytes: Vec<u8>) -> Result<Document, Error> {
     let read = move || -> Result<Document, Error> {
-        let document = package::document(&shown, bytes.into()).map_err(|error| match error {
+        let document = package::document(&name, bytes).map_err(|error| match error {
             package::Error::TooLarge { .. } => Error::TooLarge(error.to_string()),
             _ => Error::Invalid(error.to_string()),
         })?;
@@ -226,10 +236,9 @@ async fn read_file(field: Field<'_>) -> Result<File, Error> {
             problem,
         })
     };
-    let document = tokio::task::spawn_blocking(read)
+    tokio::task::spawn_blocking(read)
         .await
-        .map_err(|error| Error::internal("the pipeline could not be read", error))??;
-    Ok(File { name, document })
+        .map_err(|error| Error::internal("the pipeline could not be read", error))?
 }
 
 fn broken_form(error: MultipartError) -> Error {
@@ -239,7 +248,8 @@ fn broken_form(error: MultipartError) -> Error {
     Error::Invalid(format!("the form did not arrive whole: {}", error.body_text()))
 }
 
-fn too_large() -> Error {
+/// A file that is larger than any pipeline may be.
+pub(super) fn too_large() -> Error {
     Error::TooLarge(format!(
         "the file is larger than {} MiB",
         package::LIMIT / (1024 * 1024)

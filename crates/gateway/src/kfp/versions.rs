@@ -1,6 +1,6 @@
 //! Versions of pipelines.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, extract::State};
 use coracle_api::{
@@ -16,9 +16,10 @@ use super::{
     Options,
     error::Error,
     extract::{Body, Ids, Params},
-    name::{VERSION_NAME, checked},
+    fetch,
+    name::{VERSION_NAME, checked, checked_tags},
     page::ListParams,
-    wire::{Empty, PipelineVersion, Time, Url, map, text},
+    wire::{Empty, PipelineVersion, Time, Url, list as list_of, map, text},
 };
 
 /// One page of versions.
@@ -50,11 +51,12 @@ impl From<records::PipelineVersion> for PipelineVersion {
             pipeline_spec: Some(row.document),
             tags: map(row.tags),
             error: None,
+            warnings: list_of(row.warnings),
         }
     }
 }
 
-/// Makes a version from an inline `pipeline_spec`.
+/// Makes a version from an inline `pipeline_spec`, or from a file that the server fetches.
 #[utoipa::path(post, path = "/pipelines/{pipeline_id}/versions", tag = "pipelines",
     params(("pipeline_id" = String, Path)), request_body = PipelineVersion,
     responses((status = 200, body = PipelineVersion)))]
@@ -104,6 +106,71 @@ pub(super) async fn list(
     }))
 }
 
+/// Changes a version's display name, description and tags: those that the body has.
+///
+/// `"tags": {}` removes all tags. What a version runs cannot be changed.
+#[utoipa::path(patch, path = "/pipelines/{pipeline_id}/versions/{pipeline_version_id}", tag = "pipelines",
+    params(("pipeline_id" = String, Path), ("pipeline_version_id" = String, Path)),
+    request_body = PipelineVersion, responses((status = 200, body = PipelineVersion)))]
+pub(super) async fn update(
+    State(options): State<Arc<Options>>,
+    Ids((pipeline_id, id)): Ids<(PipelineId, PipelineVersionId)>,
+    Body(body): Body<PipelineVersion>,
+) -> Result<Json<PipelineVersion>, Error> {
+    let kept = options.records.pipeline_version(pipeline_id, id).await?;
+    let change = update_of(
+        "version",
+        VERSION_NAME,
+        body.display_name,
+        body.description,
+        body.tags,
+    )?;
+    let fixed = [
+        ("name", body.name.is_some_and(|name| name != kept.name)),
+        (
+            "pipeline_spec",
+            body.pipeline_spec.is_some_and(|spec| spec != kept.document),
+        ),
+        (
+            "code_source_url",
+            body.code_source_url
+                .is_some_and(|url| url != kept.code_source_url),
+        ),
+        (
+            "package_url",
+            body.package_url
+                .is_some_and(|url| url.pipeline_url.unwrap_or_default() != kept.package_url),
+        ),
+    ];
+    if let Some((field, _)) = fixed.iter().find(|(_, differs)| *differs) {
+        return Err(Error::Invalid(format!(
+            "`{field}` of a version cannot be changed: make a new version instead"
+        )));
+    }
+    let row = options
+        .records
+        .update_pipeline_version(pipeline_id, id, change)
+        .await?;
+    Ok(Json(row.into()))
+}
+
+/// What a PATCH changes.
+pub(super) fn update_of(
+    kind: &str,
+    longest: usize,
+    display_name: Option<String>,
+    description: Option<String>,
+    tags: Option<BTreeMap<String, String>>,
+) -> Result<records::PipelineUpdate, Error> {
+    Ok(records::PipelineUpdate {
+        display_name: display_name
+            .map(|name| checked(kind, longest, Some(name)))
+            .transpose()?,
+        description,
+        tags: tags.map(checked_tags).transpose()?,
+    })
+}
+
 /// Deletes a version.
 #[utoipa::path(delete, path = "/pipelines/{pipeline_id}/versions/{pipeline_version_id}", tag = "pipelines",
     params(("pipeline_id" = String, Path), ("pipeline_version_id" = String, Path)),
@@ -126,22 +193,15 @@ pub(super) async fn new_row(
         .package_url
         .and_then(|url| url.pipeline_url)
         .filter(|url| !url.is_empty());
-    let spec = match (body.pipeline_spec, package_url) {
-        (Some(spec), _) => spec,
-        (None, Some(_)) => {
-            return Err(Error::Unimplemented(
-                "this version of Coracle does not fetch pipelines from a `package_url`: upload the file, or put \
-                 its content into `pipeline_spec`"
-                    .to_owned(),
-            ));
-        }
+    let document = match (body.pipeline_spec, &package_url) {
+        (Some(spec), _) => checked_document(spec).await?,
+        (None, Some(url)) => fetch::pipeline(options, url).await?,
         (None, None) => {
             return Err(Error::Invalid(
-                "the version has no pipeline: set `pipeline_spec`".to_owned(),
+                "the version has no pipeline: set `pipeline_spec`, or `package_url.pipeline_url`".to_owned(),
             ));
         }
     };
-    let document = checked_document(spec).await?;
     let display_name = body.display_name.filter(|name| !name.is_empty());
     let name = body
         .name
@@ -159,10 +219,10 @@ pub(super) async fn new_row(
         name,
         description: body.description.unwrap_or_default(),
         code_source_url: body.code_source_url.unwrap_or_default(),
-        package_url: String::new(),
-        tags: body.tags.unwrap_or_default(),
+        package_url: package_url.unwrap_or_default(),
+        tags: checked_tags(body.tags.unwrap_or_default())?,
         document: document.value,
-        warnings: Vec::new(),
+        warnings: document.warnings,
         created_at: (options.clock)(),
     })
 }

@@ -125,7 +125,7 @@ async fn what_is_no_pipeline_or_version_is_refused() {
         "pipelineInfo",
     );
     let url = json!({"name": "v", "package_url": {"pipeline_url": "http://localhost/p.yaml"}});
-    refused(server.post(&versions, url).await, 501, 12, "package_url");
+    refused(server.post(&versions, url).await, 400, 9, "private network");
     let absent = "/pipelines/0198c0de-0000-7000-8000-000000000000/versions";
     refused(
         server

@@ -32,6 +32,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::with(false).await
+    }
+
+    /// One that may, or may not, fetch pipelines from this machine.
+    pub(crate) async fn with(private_urls: bool) -> Self {
         let store = Store::open(Location::Memory).await.unwrap();
         let folder = TempDir::new().unwrap();
         let records = store.records().clone();
@@ -42,6 +47,7 @@ impl Server {
             namespace: "default".to_owned(),
             version: "1.2.3".to_owned(),
             commit: "abc".to_owned(),
+            private_urls,
             clock: Timestamp::now,
             shutdown: shutdown.clone(),
         });
@@ -80,6 +86,10 @@ impl Server {
     /// A custom verb: a POST with no body.
     pub(crate) async fn verb(&self, path: &str) -> (StatusCode, Value) {
         self.ask(Method::POST, path, None).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        self.ask(Method::PATCH, path, Some(body)).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> (StatusCode, Value) {
@@ -123,9 +133,9 @@ pub(crate) fn refused((status, body): (StatusCode, Value), expect: u16, code: i3
         body["message"].as_str().unwrap().contains(message),
         "no `{message}` in {body}"
     );
-    let details =
-        json!([{"@type": "type.googleapis.com/google.rpc.Status", "code": code, "message": body["message"]}]);
-    assert_eq!(body["details"], details);
+    let detail =
+        json!({"@type": "type.googleapis.com/google.rpc.Status", "code": code, "message": body["message"]});
+    assert_eq!(body["details"][0], detail);
 }
 
 /// A small pipeline that can run: one task, one parameter `text`.
@@ -209,6 +219,7 @@ pub(crate) fn status(state: RuntimeState) -> Option<RunStatus> {
         state,
         error: None,
         state_history: Vec::new(),
+        retried: false,
         finished_at: None,
     })
 }

@@ -7,6 +7,7 @@ use super::{
     entity::{Entity, Kind, field},
     row::{Bind, Fields, Upsert},
 };
+use crate::database::to_the_end;
 
 pub(super) const ARTIFACTS: Upsert = Upsert {
     table: "artifacts",
@@ -61,6 +62,24 @@ impl Records {
     pub async fn artifact(&self, id: ArtifactId) -> Result<Artifact> {
         let mut reader = self.database.reader().await?;
         ARTIFACT.find(&mut reader, id).await
+    }
+
+    /// Records artifacts that no task made, all or none.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn create_artifacts(&self, artifacts: &[Artifact]) -> Result<()> {
+        let records = self.clone();
+        let rows: Vec<_> = artifacts.iter().map(artifact_row).collect();
+        to_the_end(async move {
+            let mut writer = records.database.writer().await?;
+            writer.begin().await?;
+            ARTIFACTS.rows(&mut writer, rows.into_iter()).await?;
+            writer.commit().await?;
+            Ok(())
+        })
+        .await
     }
 
     /// The artifacts with these ids that exist, in no order.

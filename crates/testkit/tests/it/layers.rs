@@ -73,7 +73,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("tar", &["gateway"]),
     ("tracing-subscriber", &["cli", "platform"]),
-    ("ureq", &["artifacts", "cli", "launcher"]),
+    ("ureq", &["artifacts", "cli", "gateway", "launcher"]),
     ("utoipa", &["gateway"]),
     ("utoipa-axum", &["gateway"]),
     ("zip", &["gateway"]),
