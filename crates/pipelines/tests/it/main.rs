@@ -10,6 +10,7 @@
 mod again;
 mod loops;
 mod plan;
+mod properties;
 mod schedule;
 mod schedule_plan;
 mod world;
