@@ -41,8 +41,11 @@ pub struct Spec {
     pub output_parameters: BTreeMap<String, ParameterType>,
     /// What the placeholders about the run itself stand for, e.g. `pipeline_job_uuid`.
     pub context: BTreeMap<String, String>,
-    /// Where the log is kept: an artifact URI.
+    /// Where the log is kept: an artifact URI of this machine.
     pub log_uri: String,
+    /// Recorded digests of input artifacts, by URI: what is fetched must match.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub input_digests: BTreeMap<String, String>,
     /// Set for an importer that brings its artifact into the run's workspace: there is no command
     /// to run then, and what is imported is the one input artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,6 +182,9 @@ pub struct RuntimeArtifact {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_path: Option<String>,
 }
+
+/// The name under which a report tells digest and size of the log; no output has it.
+pub const LOG_ARTIFACT: &str = "executor-logs";
 
 /// How an attempt ended, as the launcher saw it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

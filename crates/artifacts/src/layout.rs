@@ -3,10 +3,49 @@
 //! Kubeflow's own layout. Pure: nothing is created or looked up here. Names that users choose
 //! become exactly one path component each, whatever is in them.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use coracle_api::id::RunId;
 use sha2::{Digest, Sha256};
+
+use crate::uri::{ArtifactUri, Place};
+
+/// The text is no place to keep artifacts in ([`coracle_api::reason::Reason::PipelineRootInvalid`]).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the pipeline root `{root}` is no place to keep artifacts in: {why}")]
+pub struct InvalidRoot {
+    /// As written.
+    pub root: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// The root that a run or pipeline names for its output artifacts; none when the text is empty.
+///
+/// # Errors
+/// [`InvalidRoot`] when nothing can be written there. Whether it is reachable is not looked at.
+pub fn pipeline_root(text: &str) -> Result<Option<ArtifactUri>, InvalidRoot> {
+    let invalid = |why: String| InvalidRoot {
+        root: text.to_owned(),
+        why,
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let uri: ArtifactUri = text.parse().map_err(|error| invalid(format!("{error}")))?;
+    match uri.place() {
+        Place::Object(_) => Ok(Some(uri)),
+        Place::Http => Err(invalid("a web address can only be read".to_owned())),
+        Place::Unsupported { scheme } => Err(invalid(format!("{scheme}:// is not supported"))),
+        Place::Local(path) if path.components().any(|part| part == Component::ParentDir) => {
+            Err(invalid("it goes up by `..`".to_owned()))
+        }
+        Place::Local(path) if path.components().count() < 2 => {
+            Err(invalid("it is the root of this machine".to_owned()))
+        }
+        Place::Local(_) => Ok(Some(uri)),
+    }
+}
 
 /// The folder of one attempt of a task: what it makes, and what is kept about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +57,24 @@ pub struct TaskFolder {
 #[must_use]
 pub fn run_root(root: &Path, pipeline_name: &str, run: RunId) -> PathBuf {
     root.join(component(pipeline_name)).join(run.to_string())
+}
+
+/// The folder of one attempt of a task below a root that need not be on this machine: names with
+/// slashes between. [`TaskFolder`] has the same names.
+#[must_use]
+pub fn relative(pipeline_name: &str, run: RunId, task: &str, unique: &str) -> String {
+    format!(
+        "{}/{run}/{}/{}",
+        component(pipeline_name),
+        component(task),
+        component(unique)
+    )
+}
+
+/// The name of an output artifact in its task's folder.
+#[must_use]
+pub fn artifact_name(name: &str) -> String {
+    component(name)
 }
 
 impl TaskFolder {
@@ -139,6 +196,33 @@ mod tests {
             assert!(name.starts_with('.'), "{name}");
             assert_ne!(folder.artifact(&name), kept);
         }
+    }
+
+    #[test]
+    fn a_root_is_where_something_can_be_written() {
+        for text in ["/data/artifacts", "file:///data", "s3://b", "gs://b/k", "minio://b/k"] {
+            let root = pipeline_root(text).expect(text).expect("a root");
+            assert_eq!(root.as_str(), text);
+        }
+        assert_eq!(pipeline_root(""), Ok(None));
+        for (text, why) in [
+            ("data", "absolute path"),
+            ("/", "root of this machine"),
+            ("/a/../etc", "`..`"),
+            ("https://h/x", "only be read"),
+            ("oci://h/x", "oci:// is not supported"),
+        ] {
+            let error = pipeline_root(text).expect_err(text).to_string();
+            assert!(error.contains(why) && error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn below_another_root_the_names_are_the_same() {
+        let run: RunId = "0198c0de-0000-7000-8000-000000000000".parse().expect("an id");
+        let folder = TaskFolder::new(&run_root(Path::new("/r"), "a/b", run), "t t", "1");
+        let relative = format!("{}/{}", relative("a/b", run, "t t", "1"), artifact_name("m m"));
+        assert_eq!(folder.artifact("m m"), Path::new("/r").join(relative));
     }
 
     #[test]

@@ -12,7 +12,9 @@
 pub mod content;
 pub mod layout;
 pub mod local;
+pub mod remote;
 pub mod uri;
 
 pub use local::Artifacts;
+pub use remote::Remote;
 pub use uri::ArtifactUri;

@@ -19,13 +19,15 @@ use object_store::{GetOptions, ObjectStore, ObjectStoreExt, local::LocalFileSyst
 
 use crate::{
     layout,
-    uri::{ArtifactUri, NotSupported},
+    remote::{self, Remote},
+    uri::{ArtifactUri, NotLocal, Place},
 };
 
-/// The artifact root on this machine. Cheap to clone.
+/// The artifact root on this machine, and the object stores elsewhere. Cheap to clone.
 #[derive(Clone)]
 pub struct Artifacts {
     root: PathBuf,
+    remote: Remote,
     files: Arc<LocalFileSystem>,
 }
 
@@ -61,9 +63,18 @@ pub enum Error {
         /// As asked for.
         uri: String,
     },
-    /// It is somewhere else.
+    /// It is on the web: whoever asks can fetch it there, and need not make this server do so.
+    #[error("`{uri}` is on the web, and is read from there")]
+    OnTheWeb {
+        /// As asked for.
+        uri: String,
+    },
+    /// It has no path here.
     #[error(transparent)]
-    NotSupported(#[from] NotSupported),
+    NotLocal(#[from] NotLocal),
+    /// It is in an object store, and cannot be read.
+    #[error(transparent)]
+    Remote(#[from] remote::Error),
     /// It is there and cannot be read.
     #[error("cannot read `{uri}`")]
     Read {
@@ -102,6 +113,14 @@ impl Artifacts {
     /// # Errors
     /// [`Error::Root`] when it cannot be.
     pub fn local(root: impl Into<PathBuf>) -> Result<Self, Error> {
+        Self::over(root, Remote::from_env())
+    }
+
+    /// The same, with stores elsewhere that are reached in a certain way.
+    ///
+    /// # Errors
+    /// [`Error::Root`] when the root cannot be used.
+    pub fn over(root: impl Into<PathBuf>, remote: Remote) -> Result<Self, Error> {
         let root = root.into();
         let failed = |source| Error::Root {
             path: root.clone(),
@@ -112,6 +131,7 @@ impl Artifacts {
         let files = LocalFileSystem::new_with_prefix(&canonical).map_err(|error| failed(error.into()))?;
         Ok(Self {
             root: canonical,
+            remote,
             files: Arc::new(files),
         })
     }
@@ -120,6 +140,21 @@ impl Artifacts {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// What is not on this machine.
+    #[must_use]
+    pub const fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// Whether an artifact is in an object store; the web is not for this server to read.
+    fn is_stored_elsewhere(uri: &ArtifactUri) -> Result<bool, Error> {
+        match uri.place() {
+            Place::Local(_) => Ok(false),
+            Place::Http => Err(Error::OnTheWeb { uri: uri.to_string() }),
+            Place::Object(_) | Place::Unsupported { .. } => Ok(true),
+        }
     }
 
     /// The folder of a run.
@@ -170,11 +205,30 @@ impl Artifacts {
         }
     }
 
+    /// Whether something is there: a file or folder of this machine, wherever it is, or of an object
+    /// store. What is on the web is taken to be.
+    ///
+    /// # Errors
+    /// [`Error`] when that cannot be known.
+    pub async fn exists(&self, uri: &ArtifactUri) -> Result<bool, Error> {
+        match uri.place() {
+            Place::Local(path) => tokio::fs::try_exists(path).await.map_err(|source| Error::Read {
+                uri: uri.to_string(),
+                source: source.into(),
+            }),
+            Place::Http => Ok(true),
+            Place::Object(_) | Place::Unsupported { .. } => Ok(self.remote.exists(uri).await?),
+        }
+    }
+
     /// Opens a file for reading, all of it or a range of its bytes.
     ///
     /// # Errors
     /// [`Error`] when there is no such file in this root.
     pub async fn open(&self, uri: &ArtifactUri, range: Option<Range<u64>>) -> Result<Opened, Error> {
+        if Self::is_stored_elsewhere(uri)? {
+            return Ok(self.remote.open(uri, range).await?);
+        }
         let key = self.key(uri).await?;
         let options = GetOptions {
             range: range.map(Into::into),
@@ -199,6 +253,16 @@ impl Artifacts {
     /// # Errors
     /// [`Error`] when there is no such file in this root.
     pub async fn read(&self, uri: &ArtifactUri, limit: u64) -> Result<Bytes, Error> {
+        if Self::is_stored_elsewhere(uri)? {
+            let head = self.remote.head(uri).await?;
+            let size = head.map_or(limit, |head| head.size).min(limit);
+            if size == 0 {
+                return Ok(Bytes::new());
+            }
+            let opened = self.remote.open(uri, Some(0..size)).await?;
+            let chunks: Vec<Bytes> = opened.bytes.try_collect().await?;
+            return Ok(chunks.concat().into());
+        }
         let key = self.key(uri).await?;
         let size = self
             .files
@@ -220,6 +284,25 @@ impl Artifacts {
     /// # Errors
     /// [`Error`] when there is no such folder in this root.
     pub async fn entries(&self, uri: &ArtifactUri) -> Result<Vec<Entry>, Error> {
+        if Self::is_stored_elsewhere(uri)? {
+            let listed = self.remote.list(uri).await?;
+            if listed.is_empty() {
+                return Err(Error::NotFound { uri: uri.to_string() });
+            }
+            let mut entries: Vec<Entry> = Vec::new();
+            // They are sorted: what is in one folder follows on each other.
+            for listed in listed {
+                let (name, is_folder) = match listed.name.split_once('/') {
+                    Some((folder, _)) => (folder.to_owned(), true),
+                    None => (listed.name, false),
+                };
+                if !entries.iter().any(|entry| entry.is_folder && entry.name == name) {
+                    let size = if is_folder { 0 } else { listed.size };
+                    entries.push(Entry { name, is_folder, size });
+                }
+            }
+            return Ok(entries);
+        }
         let (this, uri) = (self.clone(), uri.clone());
         blocking(move || {
             let path = this.confine(uri.local()?)?;
@@ -404,10 +487,16 @@ mod tests {
                 .contains("is a folder")
         );
         assert!(
-            read("s3://b/k".parse().expect("a URI"))
+            read("oci://b/k".parse().expect("a URI"))
                 .await
-                .expect_err("s3")
-                .contains("(s3://)")
+                .expect_err("oci")
+                .contains("(oci://)")
+        );
+        assert!(
+            read("http://h/k".parse().expect("a URI"))
+                .await
+                .expect_err("the web")
+                .contains("on the web")
         );
         assert!(
             read("/etc/hostname".parse().expect("a URI"))

@@ -23,19 +23,47 @@ pub struct ArtifactUri {
 pub enum Place {
     /// A file or folder of this machine.
     Local(PathBuf),
-    /// An `http://` or `https://` address.
+    /// An `http://` or `https://` address: it can be read.
     Http,
+    /// Something in an object store.
+    Object(Object),
     /// A scheme that is known, and that this version neither reads nor writes.
     Unsupported {
-        /// E.g. `s3`.
+        /// E.g. `oci`.
         scheme: String,
     },
+}
+
+/// Something in an object store: an object, or all that has its key and a slash before its own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Object {
+    /// Whose protocol the store speaks.
+    pub provider: Provider,
+    /// The bucket; Azure says container.
+    pub bucket: String,
+    /// The account, where the URI names it (Azure alone).
+    pub account: Option<String>,
+    /// The key, without slashes at either end.
+    pub key: String,
+}
+
+/// The protocol of an object store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Provider {
+    /// `s3://`
+    S3,
+    /// `minio://`: S3 at an address that the settings must name.
+    Minio,
+    /// `gs://`
+    Google,
+    /// `az://`, `abfs://`, `abfss://`
+    Azure,
 }
 
 /// The text names no place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{uri}` is not an artifact URI: {why}; use an absolute path such as /data/model, file:///data/model, or an http(s) address"
+    "`{uri}` is not an artifact URI: {why}; use an absolute path such as /data/model, file:///data/model, s3://bucket/key, or an http(s) address"
 )]
 pub struct InvalidUri {
     /// The text.
@@ -44,13 +72,23 @@ pub struct InvalidUri {
     pub why: String,
 }
 
-/// The place exists for others, and not yet for Coracle ([`coracle_api::reason::Reason::NotSupported`]).
+/// The place exists for others, and not for Coracle ([`coracle_api::reason::Reason::NotSupported`]).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{uri}` is in a place that this version of Coracle cannot use ({scheme}://); \
-     use a path of this machine or an http(s) address"
+     use a path of this machine, s3://, gs://, az://, or an http(s) address"
 )]
 pub struct NotSupported {
+    /// The whole URI.
+    pub uri: String,
+    /// Its scheme.
+    pub scheme: String,
+}
+
+/// The artifact is not on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{uri}` is not on this machine ({scheme}://); it has no path here")]
+pub struct NotLocal {
     /// The whole URI.
     pub uri: String,
     /// Its scheme.
@@ -73,17 +111,36 @@ impl ArtifactUri {
     /// The path of a local artifact.
     ///
     /// # Errors
-    /// [`NotSupported`] when the artifact is not local.
-    pub fn local(&self) -> Result<&Path, NotSupported> {
-        let scheme = match &self.place {
-            Place::Local(path) => return Ok(path),
-            Place::Http => self.text.split(':').next().unwrap_or_default(),
-            Place::Unsupported { scheme } => scheme,
-        };
-        Err(NotSupported {
-            uri: self.text.clone(),
-            scheme: scheme.to_owned(),
-        })
+    /// [`NotLocal`] when the artifact is elsewhere.
+    pub fn local(&self) -> Result<&Path, NotLocal> {
+        match &self.place {
+            Place::Local(path) => Ok(path),
+            _ => Err(NotLocal {
+                uri: self.text.clone(),
+                scheme: self.scheme().to_owned(),
+            }),
+        }
+    }
+
+    /// The scheme as written; `file` of a plain path.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        self.text.split_once("://").map_or("file", |(scheme, _)| scheme)
+    }
+
+    /// What is below: `relative` is one or more names with slashes between. Below a local folder it
+    /// is a plain path.
+    #[must_use]
+    pub fn join(&self, relative: &str) -> Self {
+        let mut joined = self.clone();
+        match &mut joined.place {
+            Place::Local(path) => return Self::from(&*path.join(relative)),
+            Place::Object(object) if object.key.is_empty() => relative.clone_into(&mut object.key),
+            Place::Object(object) => object.key = format!("{}/{relative}", object.key),
+            Place::Http | Place::Unsupported { .. } => {}
+        }
+        joined.text = format!("{}/{relative}", self.text.trim_end_matches('/'));
+        joined
     }
 }
 
@@ -134,6 +191,10 @@ impl FromStr for ArtifactUri {
                 Place::Http
             }
             _ if rest.is_empty() => return Err(invalid("nothing follows its scheme")),
+            "s3" | "s3a" => object(Provider::S3, rest).map_err(invalid)?,
+            "minio" => object(Provider::Minio, rest).map_err(invalid)?,
+            "gs" => object(Provider::Google, rest).map_err(invalid)?,
+            "az" | "abfs" | "abfss" => object(Provider::Azure, rest).map_err(invalid)?,
             other => Place::Unsupported {
                 scheme: other.to_owned(),
             },
@@ -143,6 +204,35 @@ impl FromStr for ArtifactUri {
             place,
         })
     }
+}
+
+/// `bucket/key`; for Azure also `container@account.host/key`.
+fn object(provider: Provider, rest: &str) -> Result<Place, &'static str> {
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    let (bucket, account) = match bucket.split_once('@') {
+        Some((container, host)) if provider == Provider::Azure => {
+            let account = host.split('.').next().filter(|account| !account.is_empty());
+            (container, Some(account.ok_or("nothing follows its `@`")?.to_owned()))
+        }
+        Some(_) => return Err("credentials do not belong in it: set them as `docs/operations.md` says"),
+        None => (bucket, None),
+    };
+    if bucket.is_empty() {
+        return Err("it names no bucket");
+    }
+    let key = key.trim_matches('/');
+    if key.split('/').any(|name| matches!(name, "." | "..")) {
+        return Err("`.` and `..` mean nothing in an object store");
+    }
+    if !key.is_empty() && key.split('/').any(str::is_empty) {
+        return Err("two slashes follow each other in its key");
+    }
+    Ok(Place::Object(Object {
+        provider,
+        bucket: bucket.to_owned(),
+        account,
+        key: key.to_owned(),
+    }))
 }
 
 impl TryFrom<String> for ArtifactUri {
@@ -174,20 +264,48 @@ mod tests {
         let unsupported = |scheme: &str| Place::Unsupported {
             scheme: scheme.to_owned(),
         };
+        let stored = |provider, bucket: &str, account: Option<&str>, key: &str| {
+            Place::Object(Object {
+                provider,
+                bucket: bucket.to_owned(),
+                account: account.map(str::to_owned),
+                key: key.to_owned(),
+            })
+        };
         for (text, place) in [
             ("/a/b c", Place::Local("/a/b c".into())),
             ("file:///a/b%20c", Place::Local("/a/b c".into())),
             ("file://localhost/a", Place::Local("/a".into())),
             ("https://h/x?y=1", Place::Http),
             ("HTTP://h", Place::Http),
-            ("s3://b/k", unsupported("s3")),
-            ("gs://b/k", unsupported("gs")),
-            ("minio://b/k", unsupported("minio")),
+            ("s3://b/k/l", stored(Provider::S3, "b", None, "k/l")),
+            ("s3://b", stored(Provider::S3, "b", None, "")),
+            ("gs://b/k/", stored(Provider::Google, "b", None, "k")),
+            ("minio://b/k", stored(Provider::Minio, "b", None, "k")),
+            ("az://c/k", stored(Provider::Azure, "c", None, "k")),
+            (
+                "abfss://c@a.dfs.core.windows.net/k",
+                stored(Provider::Azure, "c", Some("a"), "k"),
+            ),
             ("oci://r/i:t", unsupported("oci")),
         ] {
             let uri: ArtifactUri = text.parse().expect(text);
             assert_eq!(uri.place(), &place, "{text}");
             assert_eq!(uri.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn joined_texts_name_what_is_below() {
+        for (root, expected) in [
+            ("/a", "/a/p/x"),
+            ("file:///a%20b/", "/a b/p/x"),
+            ("s3://b", "s3://b/p/x"),
+            ("gs://b/k/", "gs://b/k/p/x"),
+        ] {
+            let joined = root.parse::<ArtifactUri>().expect(root).join("p/x");
+            assert_eq!(joined.as_str(), expected);
+            assert_eq!(expected.parse::<ArtifactUri>().as_ref(), Ok(&joined));
         }
     }
 
@@ -200,6 +318,11 @@ mod tests {
             "file://elsewhere/a",
             "1x://b",
             "s3://",
+            "s3:///k",
+            "s3://b/../c",
+            "s3://b/a//c",
+            "s3://key:secret@b/c",
+            "az://c@/k",
             "http://",
         ] {
             let error = text.parse::<ArtifactUri>().expect_err(text);

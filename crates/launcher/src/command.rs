@@ -113,6 +113,7 @@ fn wait(
         match events.next(None) {
             Some(Event::Stop(signal)) => signal_group(group, signal),
             Some(Event::Drained) => streams -= 1,
+            Some(Event::Transferred) => {}
             Some(Event::Ended(status)) => break status?,
             None => return Err(io::Error::other("its end was not reported")),
         }
@@ -130,7 +131,7 @@ fn drain(streams: &mut usize, quiet: Duration, log: &Log, events: &mut Events) {
     while *streams > 0 {
         match events.next(Some(quiet)) {
             Some(Event::Drained) => *streams -= 1,
-            Some(Event::Stop(_) | Event::Ended(_)) => {}
+            Some(Event::Stop(_) | Event::Ended(_) | Event::Transferred) => {}
             None => {
                 // Somebody who left the process group may write for ever: a stop ends that as well.
                 let now = log.written();

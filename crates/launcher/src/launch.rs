@@ -18,18 +18,23 @@ use coracle_api::{
         preamble,
     },
     labels,
-    launch::{ExecutorInput, Failure, Report, Spec},
+    launch::{
+        ExecutorInput, Failure, LOG_ARTIFACT, ProducedArtifact, Report, RuntimeArtifact, Spec,
+    },
     reason::Reason,
 };
+use coracle_artifacts::{ArtifactUri, content};
 use nix::sys::signal::Signal;
 
 use crate::{
+    boundary::Boundary,
     command,
     inputs::{self, Prepared},
     log::{Log, Story},
     outputs,
     server::{self, Server, persist},
     signals::Events,
+    workspace,
 };
 
 /// How long a server may be away: long enough to be upgraded in.
@@ -57,8 +62,12 @@ fn attempt() -> Result<u8, String> {
     let server = Server::new(&variable(labels::SERVER_ENV)?, &variable(labels::TOKEN_ENV)?);
     let mut events = Events::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let log = Arc::new(Log::new());
-    let report = match persist(PATIENCE, &mut events, true, || server.spec()) {
-        Ok(spec) => perform(&spec, &log, &mut events),
+    let mut log_uri = String::new();
+    let mut report = match persist(PATIENCE, &mut events, true, || server.spec()) {
+        Ok(spec) => {
+            log_uri.clone_from(&spec.log_uri);
+            perform(&spec, &log, &mut events)
+        }
         Err(error @ server::Error::Stopped { .. }) => failed(Failure {
             reason: Reason::RunTerminated,
             message: error.to_string(),
@@ -68,6 +77,10 @@ fn attempt() -> Result<u8, String> {
     if let Some(failure) = &report.failure {
         let message = failure.message.lines().next().unwrap_or_default();
         log.say(&format!("{}: {message}", failure.reason));
+    }
+    // Nothing more is written to the log, unless the server cannot be told.
+    if let Some(log) = log_of(&log_uri) {
+        report.artifacts.insert(LOG_ARTIFACT.to_owned(), vec![log]);
     }
     let patience = if events.stopped().is_some() {
         LITTLE_PATIENCE
@@ -83,6 +96,22 @@ fn attempt() -> Result<u8, String> {
     })
 }
 
+/// The log as an artifact, weighed.
+fn log_of(uri: &str) -> Option<ProducedArtifact> {
+    let place: ArtifactUri = uri.parse().ok()?;
+    let measure = content::measure(place.local().ok()?).ok()??;
+    let artifact = RuntimeArtifact {
+        name: LOG_ARTIFACT.to_owned(),
+        uri: uri.to_owned(),
+        ..RuntimeArtifact::default()
+    };
+    Some(ProducedArtifact {
+        artifact,
+        digest: Some(measure.digest),
+        size: Some(measure.size),
+    })
+}
+
 fn failed(failure: Failure) -> Report {
     Report {
         parameters: indexmap::IndexMap::new(),
@@ -94,10 +123,13 @@ fn failed(failure: Failure) -> Report {
 
 /// Everything between the spec and the report.
 fn perform(spec: &Spec, log: &Arc<Log>, events: &mut Events) -> Report {
-    let prepared = inputs::open_log(&spec.log_uri).and_then(|file| {
-        log.keep(file);
-        inputs::prepare(spec, log, events)
-    });
+    if let Err(failure) = inputs::open_log(&spec.log_uri).map(|file| log.keep(file)) {
+        return failed(failure);
+    }
+    if let Some(import) = &spec.workspace_import {
+        return workspace::import(import, spec, log, events).unwrap_or_else(failed);
+    }
+    let prepared = inputs::prepare(spec, log, events);
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(failure) => return failed(failure),
@@ -114,7 +146,7 @@ fn perform(spec: &Spec, log: &Arc<Log>, events: &mut Events) -> Report {
             exit_code: None,
         },
     };
-    collect(spec, &prepared.input, started, outcome)
+    collect(spec, &prepared.input, started, outcome, events)
 }
 
 /// What to run: the command as written, without the pip part when its packages are here already.
@@ -162,7 +194,15 @@ fn judge(status: ExitStatus, prepared: &Prepared, log: &Log, events: &Events) ->
     }
     let story = log.story();
     let (reason, what, exit_code) = match (status.code(), status.signal()) {
-        (Some(code), _) => (Reason::CommandFailed, format!("exit code {code}"), Some(code)),
+        // A shell says so of the command that it waited for.
+        (Some(code), _) => match deadly(code) {
+            Some(signal) => (
+                Reason::KilledBySignal,
+                format!("exit code {code} (killed by {signal})"),
+                Some(code),
+            ),
+            None => (Reason::CommandFailed, format!("exit code {code}"), Some(code)),
+        },
         (None, Some(number)) => {
             let name = Signal::try_from(number).map_or("an unknown signal", Signal::as_str);
             (
@@ -197,6 +237,23 @@ fn judge(status: ExitStatus, prepared: &Prepared, log: &Log, events: &Events) ->
     }
 }
 
+/// The signal of an exit code that shells give to a command which one ended: those that programs do
+/// not choose as a code of their own.
+fn deadly(code: i32) -> Option<Signal> {
+    let signal = Signal::try_from(code.checked_sub(128)?).ok()?;
+    let ends = matches!(
+        signal,
+        Signal::SIGSEGV
+            | Signal::SIGABRT
+            | Signal::SIGBUS
+            | Signal::SIGILL
+            | Signal::SIGFPE
+            | Signal::SIGKILL
+            | Signal::SIGTERM
+    );
+    ends.then_some(signal)
+}
+
 /// One line that says what happened, then what else may help.
 fn tell(what: &str, story: &Story, prepared: &Prepared) -> String {
     let mut message = what.to_owned();
@@ -220,7 +277,7 @@ fn tell(what: &str, story: &Story, prepared: &Prepared) -> String {
     message
 }
 
-fn terminated(signal: Signal) -> Failure {
+pub(crate) fn terminated(signal: Signal) -> Failure {
     Failure {
         reason: Reason::RunTerminated,
         message: format!("asked to stop ({signal})"),
@@ -228,25 +285,37 @@ fn terminated(signal: Signal) -> Failure {
 }
 
 /// The report: outputs as far as they are there, and the first thing that went wrong.
-fn collect(spec: &Spec, input: &ExecutorInput, started: SystemTime, outcome: Outcome) -> Report {
+fn collect(
+    spec: &Spec,
+    input: &ExecutorInput,
+    started: SystemTime,
+    outcome: Outcome,
+    events: &mut Events,
+) -> Report {
+    let inputs = input.inputs.artifacts.values();
+    let inputs = inputs
+        .flat_map(|list| &list.artifacts)
+        .map(|artifact| placeholder::path(artifact).into())
+        .collect();
+    let boundary = Boundary::new(&input.outputs.output_file, inputs, started);
     let Outcome {
         mut failure,
         exit_code,
     } = outcome;
-    let written = outputs::read(input).unwrap_or_else(|invalid| {
+    let written = outputs::read(input, &boundary).unwrap_or_else(|invalid| {
         failure.get_or_insert(invalid);
         outputs::Written::default()
     });
+    let (artifacts, not_stored) = outputs::artifacts(input, &written, &boundary, events);
+    if let Some(not_stored) = not_stored {
+        failure.get_or_insert(not_stored);
+    }
     let mut parameters = indexmap::IndexMap::new();
     if failure.is_none() {
-        match outputs::parameters(spec, &written) {
+        match outputs::parameters(spec, written, &boundary) {
             Ok(values) => parameters = values,
             Err(missing) => failure = Some(missing),
         }
-    }
-    let (artifacts, not_stored) = outputs::artifacts(input, &written, started);
-    if let Some(not_stored) = not_stored {
-        failure.get_or_insert(not_stored);
     }
     Report {
         parameters,

@@ -20,6 +20,8 @@ pub(crate) enum Event {
     Ended(io::Result<ExitStatus>),
     /// One of the command's streams ended.
     Drained,
+    /// What was fetched or sent is where it should be, or cannot be.
+    Transferred,
 }
 
 /// Where events arrive.

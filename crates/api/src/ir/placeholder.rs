@@ -254,22 +254,35 @@ impl Scope<'_> {
         Ok(Some(resolved))
     }
 
-    /// The executor input as the SDK reads it: it derives an input artifact's path from the URI
-    /// alone, so an artifact with a path of its own is given that in the URI's place.
+    /// The executor input as the SDK reads it: it derives an artifact's path from the URI alone, so
+    /// an artifact with a path of its own is given that in the URI's place.
     fn whole(&self) -> Cow<'_, ExecutorInput> {
-        let mut input = Cow::Borrowed(self.input);
-        for (name, list) in &self.input.inputs.artifacts {
-            for (position, artifact) in list.artifacts.iter().enumerate() {
-                let Some(path) = artifact.custom_path.as_ref().filter(|path| !path.is_empty()) else {
-                    continue;
-                };
-                let list = input.to_mut().inputs.artifacts.get_mut(name);
-                if let Some(copy) = list.and_then(|list| list.artifacts.get_mut(position)) {
-                    copy.uri.clone_from(path);
-                }
+        let has_path = |artifact: &RuntimeArtifact| {
+            artifact
+                .custom_path
+                .as_ref()
+                .is_some_and(|path| !path.is_empty())
+        };
+        let (inputs, outputs) = (&self.input.inputs.artifacts, &self.input.outputs.artifacts);
+        let mut all = inputs
+            .values()
+            .chain(outputs.values())
+            .flat_map(|list| &list.artifacts);
+        if !all.any(has_path) {
+            return Cow::Borrowed(self.input);
+        }
+        let mut input = self.input.clone();
+        let lists = input
+            .inputs
+            .artifacts
+            .values_mut()
+            .chain(input.outputs.artifacts.values_mut());
+        for artifact in lists.flat_map(|list| &mut list.artifacts) {
+            if let Some(path) = artifact.custom_path.as_ref().filter(|path| !path.is_empty()) {
+                artifact.uri.clone_from(path);
             }
         }
-        input
+        Cow::Owned(input)
     }
 
     fn value(&self, reference: &Reference<'_>) -> Result<Value, Unresolved> {

@@ -102,7 +102,7 @@ fn artifacts_that_cannot_be_had_are_named() {
             Reason::InputArtifactUnavailable,
             "is not an artifact URI",
         ),
-        ("s3://bucket/key", Reason::NotSupported, "cannot use (s3://)"),
+        ("oci://image/key", Reason::NotSupported, "cannot use (oci://)"),
     ] {
         let mut task = Task::new("echo never");
         let uri = uri.replace("SERVER", &task.server.url);
@@ -149,6 +149,6 @@ fn a_store_that_cannot_be_written_stops_it_first() {
     assert_eq!(done.stdout, "");
 
     let mut task = Task::new("echo never");
-    task.spec["executorInput"]["outputs"]["artifacts"]["m"] = json!({"artifacts": [{"uri": "gs://b/m"}]});
-    assert!(task.run().failure(Reason::NotSupported).contains("gs://b/m"));
+    task.spec["executorInput"]["outputs"]["artifacts"]["m"] = json!({"artifacts": [{"uri": "oci://b/m"}]});
+    assert!(task.run().failure(Reason::ArtifactNotStored).contains("oci://b/m"));
 }

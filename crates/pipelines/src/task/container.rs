@@ -129,7 +129,7 @@ pub fn pod_name(task_name: &str, task: TaskId, attempt: u32) -> String {
 /// `PlaceholderUnresolved`, `InputTypeMismatch` or `SettingInvalid`, when image, environment, resources or
 /// settings cannot be read.
 pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
-    let mut launch = launch::launch_spec(order, settings);
+    let mut launch = launch::launch_spec(order, settings)?;
     if order.workspace_claim.is_some() {
         let path = WORKSPACE_PATH.to_owned();
         launch.context.entry("workspace_path".to_owned()).or_insert(path);
