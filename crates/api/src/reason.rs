@@ -78,6 +78,8 @@ pub enum Reason {
     RunTerminated,
     /// A task or a run was still at work when its time was up.
     DeadlineExceeded,
+    /// The Pod was ended because a volume of it held more than it may.
+    Evicted,
     /// An output parameter's value is larger than any that is kept.
     OutputParameterTooLarge,
     /// An output names a path outside the folder that the task may write to.
@@ -125,7 +127,10 @@ impl Reason {
     /// Whether it is said of a Pod that has not begun and may still.
     #[must_use]
     pub const fn is_of_one_who_waits(self) -> bool {
-        matches!(self, Self::InsufficientResources | Self::PreparingEnvironment)
+        matches!(
+            self,
+            Self::InsufficientResources | Self::PreparingEnvironment | Self::VolumeNotReady
+        )
     }
 
     /// What to do about it: one sentence, without a full stop.
@@ -174,6 +179,7 @@ impl Reason {
             Self::DeadlineExceeded => {
                 "allow more time (set_timeout, active_deadline_seconds), or find out what waits"
             }
+            Self::Evicted => "allow the volume more (size_limit), or write less to it",
             Self::OutputParameterTooLarge => "write large results to an output artifact",
             Self::OutputOutsideFolder => "write to the path that the task is given",
             Self::LoopItemsInvalid => "pass a list, or text that holds a JSON list",

@@ -155,6 +155,7 @@ fn check_container(container: &Value, field: &str, pod: &Value, problems: &mut P
         &format!("{field}.resources.requests"),
         problems,
     );
+    check_order(container, field, problems);
     for (index, variable) in object::list(container, "/env").iter().enumerate() {
         if object::text(variable, "/name").is_empty() {
             problems.required(format!("{field}.env[{index}].name"), "");
@@ -169,6 +170,26 @@ fn check_container(container: &Value, field: &str, pod: &Value, problems: &mut P
         }
         if object::text(mount, "/mountPath").is_empty() {
             problems.required(format!("{field}.volumeMounts[{index}].mountPath"), "");
+        }
+    }
+}
+
+/// Nothing is requested beyond its limit.
+fn check_order(container: &Value, field: &str, problems: &mut Problems) {
+    let requests = container
+        .pointer("/resources/requests")
+        .and_then(Value::as_object);
+    for (resource, request) in requests.into_iter().flatten() {
+        let limit = container
+            .pointer("/resources/limits")
+            .and_then(|limits| limits.get(resource));
+        let text = |amount: &Value| amount.as_str().unwrap_or_default().to_owned();
+        let (request, limit) = (text(request), limit.map(text).unwrap_or_default());
+        if let (Ok(wanted), Ok(most)) = (request.parse::<Quantity>(), limit.parse::<Quantity>())
+            && wanted > most
+        {
+            let detail = format!("must be less than or equal to {resource} limit of {limit}");
+            problems.invalid(format!("{field}.resources.requests"), request.as_str(), &detail);
         }
     }
 }
@@ -297,6 +318,20 @@ mod tests {
         assert_eq!(
             problems.to_string(),
             "spec.containers[0].volumeMounts[0].name: Invalid value: \"gone\": no volume of the Pod has this name"
+        );
+    }
+
+    #[test]
+    fn a_request_above_its_limit_is_invalid() {
+        let mut pod = pod();
+        pod["spec"]["containers"][0]["resources"] =
+            json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1500m"}});
+        let mut problems = Problems::default();
+        check(&pod, &mut problems);
+        assert_eq!(
+            problems.to_string(),
+            "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of \
+             1500m"
         );
     }
 

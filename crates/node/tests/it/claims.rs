@@ -139,4 +139,17 @@ async fn an_ephemeral_volume_is_a_claim_that_goes_with_its_pod() {
         made.metadata.owner_references.unwrap()[0].uid,
         pod.metadata.uid.unwrap()
     );
+    // A Pod that has the name and not the claim cannot use it.
+    machine
+        .object("persistentvolumeclaims", claim("q-v", json!({})))
+        .await;
+    let mut other = using("q", "true", "none");
+    other["spec"]["volumes"] = json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": {
+        "spec": claim("x", json!({}))["spec"],
+    }}}]);
+    let other = end(&machine.run(other).await);
+    assert!(
+        other.starts_with("128 VolumeNotReady volume `v` needs the claim `q-v` for itself"),
+        "{other}"
+    );
 }

@@ -148,11 +148,13 @@ impl PodView {
                 };
                 // What the Pod itself was ended for explains how its containers ended.
                 let of_pod = match reason(status.reason.as_deref()) {
-                    Some(Reason::DeadlineExceeded) => Some(from_pod()),
-                    _ => failed_before(init),
+                    Some(Reason::DeadlineExceeded | Reason::Evicted) => Some(from_pod()),
+                    _ => None,
                 };
+                // A sidecar is ended once the others have failed: its end explains nothing.
                 let failure = of_pod
                     .or_else(|| failed.and_then(terminated))
+                    .or_else(|| failed_before(init))
                     .unwrap_or_else(from_pod);
                 Self::Ended(PodEnd {
                     failure: Some(failure),
@@ -177,9 +179,17 @@ fn pending(pod: &Pod) -> PodView {
         .iter()
         .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
         .find_map(|waiting| {
+            let message = waiting.message.clone().unwrap_or_default();
+            // kubelet's word for a Secret, ConfigMap or claim that is not there; ours begins the message.
+            let (known, message) = match message.split_once(": ") {
+                Some((known, rest)) if waiting.reason.as_deref() == Some("CreateContainerConfigError") => {
+                    (reason(Some(known)), rest.to_owned())
+                }
+                _ => (reason(waiting.reason.as_deref()), message),
+            };
             Some(Failure {
-                reason: reason(waiting.reason.as_deref())?,
-                message: waiting.message.clone().unwrap_or_default(),
+                reason: known?,
+                message,
             })
         });
     let unscheduled = || {
@@ -288,6 +298,49 @@ mod tests {
         assert_eq!(
             view(status),
             PodView::Stuck(failure(Reason::ImageNeedsContainerRuntime, "image `x`"))
+        );
+    }
+
+    #[test]
+    fn what_a_container_refers_to_is_waited_for_by_name() {
+        let status = json!({"phase": "Pending", "containerStatuses": [{
+            "name": "main", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {
+                "reason": "CreateContainerConfigError",
+                "message": "VolumeNotReady: Secret `s` does not exist",
+            }}
+        }]});
+        assert_eq!(
+            view(status),
+            PodView::Waiting(failure(Reason::VolumeNotReady, "Secret `s` does not exist"))
+        );
+    }
+
+    #[test]
+    fn a_pod_that_was_ended_says_why_and_a_sidecars_end_explains_nothing() {
+        let container = |name: &str, code: i32, reason: &str| {
+            json!({
+                "name": name, "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": {"exitCode": code, "reason": reason, "message": name}}
+            })
+        };
+        let failed = |status: Value| match view(status) {
+            PodView::Ended(end) => end.failure.map(|failure| failure.message),
+            other => panic!("{other:?}"),
+        };
+        let mut status = json!({
+            "phase": "Failed",
+            "containerStatuses": [container("main", 137, "OOMKilled")],
+            "initContainerStatuses": [container("side", 143, "Error")],
+        });
+        assert_eq!(failed(status.clone()).as_deref(), Some("main"));
+        status["reason"] = json!("Evicted");
+        status["message"] = json!("the volume is full");
+        assert_eq!(failed(status).as_deref(), Some("the volume is full"));
+        let status = json!({"phase": "Failed", "initContainerStatuses": [container("bad", 3, "Error")]});
+        assert_eq!(
+            failed(status).as_deref(),
+            Some("init container `bad`: exit code 3 bad")
         );
     }
 

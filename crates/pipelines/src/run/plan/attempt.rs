@@ -363,7 +363,7 @@ fn known_end(report: Option<&Report>, pod: Option<&PodEnd>) -> Option<Option<Fai
         (Some(None), _) => Some(None),
         (Some(Some(reported)), Some(pod)) => {
             let knows_better = |failure: &&Failure| {
-                matches!(failure.reason, Reason::OOMKilled | Reason::DeadlineExceeded)
+                matches!(failure.reason, Reason::OOMKilled | Reason::DeadlineExceeded | Reason::Evicted)
             };
             let better = pod.failure.as_ref().filter(knows_better);
             Some(match reported.reason {
