@@ -6,7 +6,7 @@
 //! - [`source`], [`upload`], [`package`], [`fetch`]: where pipelines come from
 //! - [`read`], [`auth`], [`reports`], [`visualizations`]: the rest of KFP's paths
 //! - [`tasks`], [`artifacts`], [`artifact_tasks`]: what KFP is moving to
-//! - [`watch`], [`cache`], [`lineage`], [`debug`]: Coracle's own
+//! - [`watch`], [`cache`], [`lineage`], [`storage`], [`debug`]: Coracle's own
 //!
 //! KFP writes custom verbs as `/runs/ID:terminate`. Here they are paths of their own,
 //! `/runs/{run_id}/:terminate`: [`split_verb`] leads from one to the other.
@@ -31,6 +31,7 @@ mod recurring;
 mod reports;
 mod runs;
 mod source;
+mod storage;
 mod tasks;
 mod upload;
 mod versions;
@@ -131,6 +132,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Options>> {
         .routes(routes!(cache::list))
         .routes(routes!(cache::delete))
         .routes(routes!(cache::invalidate))
+        .routes(routes!(storage::collect))
 }
 
 /// What is left of the `v1beta1` API: what clients of `v2beta1` still ask it for.

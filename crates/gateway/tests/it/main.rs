@@ -2,12 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a case that cannot go on fails by panicking")]
 
+mod changes;
 mod experiments;
 mod launch;
+mod lineage;
 mod logs;
 mod openapi;
+mod others;
 mod pipelines;
+mod read;
+mod recurring;
 mod runs;
 mod server;
+mod storage;
 mod uploads;
 mod watch;

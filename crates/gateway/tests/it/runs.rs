@@ -252,6 +252,65 @@ async fn a_run_is_stopped_archived_and_deleted() {
     }
 }
 
+#[tokio::test]
+async fn only_a_run_that_did_not_end_well_is_retried() {
+    let server = Server::start().await;
+    let run = server.run().await;
+    let path = format!("/runs/{run}:retry");
+    let end = async |state| {
+        let commit = Commit {
+            run: status(state),
+            ..Commit::default()
+        };
+        server.commit(run, commit).await;
+    };
+    refused(server.verb(&path).await, 400, 9, "it is PENDING");
+    end(RuntimeState::Succeeded).await;
+    refused(server.verb(&path).await, 400, 9, "nothing left to do again");
+    for state in [RuntimeState::Canceled, RuntimeState::Failed] {
+        end(state).await;
+        assert_eq!(server.verb(&path).await, (StatusCode::OK, json!({})));
+        assert!(server.records.run(run).await.unwrap().retry_requested);
+    }
+    let absent = "/runs/0198c0de-0000-7000-8000-000000000000:retry";
+    refused(server.verb(absent).await, 404, 5, "run");
+}
+
+#[tokio::test]
+async fn artifacts_of_a_run_go_only_where_they_can_be_kept() {
+    let server = Server::start().await;
+    let with = |root: &str| {
+        let mut body = inline(json!({"text": "a"}));
+        body["runtime_config"]["pipeline_root"] = json!(root);
+        body
+    };
+    let inside = server.folder.path().join("mine").display().to_string();
+    for root in [
+        inside.as_str(),
+        "s3://bucket/folder",
+        "gs://b",
+        "minio://b/k",
+        "az://c/k",
+        "abfss://c@a.dfs.core.windows.net/k",
+    ] {
+        let (code, made) = server.post("/runs", with(root)).await;
+        assert_eq!(code, StatusCode::OK, "{made}");
+        assert_eq!(made["runtime_config"]["pipeline_root"], root);
+    }
+    for root in [
+        "/etc",
+        "relative/folder",
+        "http://host/x",
+        "ftp://host/x",
+        "s3://",
+        "/../etc",
+    ] {
+        let answer = server.post("/runs", with(root)).await;
+        assert_eq!(answer.1["details"][1]["reason"], "PipelineRootInvalid", "{root}");
+        refused(answer, 400, 3, "`runtime_config.pipeline_root`");
+    }
+}
+
 /// A run whose task failed once and then made a model.
 async fn with_tasks(server: &Server) -> (RunId, ArtifactId) {
     let run = server.run().await;
