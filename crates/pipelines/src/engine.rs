@@ -12,6 +12,7 @@ use coracle_api::{
     labels,
     launch::Report,
 };
+use coracle_artifacts::Artifacts;
 use coracle_store::records::{self, Change, Records};
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -51,6 +52,8 @@ pub struct Options {
     pub client: Client,
     /// Where runs and tasks are.
     pub records: Records,
+    /// Where artifacts are.
+    pub artifacts: Artifacts,
     /// What is the same for all tasks.
     pub settings: Settings,
 }
@@ -95,11 +98,13 @@ impl Engine {
         let Options {
             client,
             records,
+            artifacts,
             settings,
         } = options;
         let tools = Tools {
             client,
             records,
+            artifacts,
             cancel: CancellationToken::new(),
         };
         Self {

@@ -107,6 +107,7 @@ impl Server {
         let stop = CancellationToken::new();
         let url = format!("http://{address}");
         let artifact_root = data_dir.path().join("artifacts");
+        let artifacts = Artifacts::local(&artifact_root).map_err(Error::Artifacts)?;
         let (client, connect) = in_process_client();
         let node_name = coracle_node::machine_name();
         let node = coracle_node::Node::new(coracle_node::Options {
@@ -126,7 +127,7 @@ impl Server {
         connect(kubernetes.clone());
         let gateway = coracle_gateway::router(coracle_gateway::Options {
             records: store.records().clone(),
-            artifacts: Artifacts::local(&artifact_root).map_err(Error::Artifacts)?,
+            artifacts: artifacts.clone(),
             namespace: NAMESPACE.to_owned(),
             version: VERSION.to_owned(),
             commit: option_env!("CORACLE_COMMIT").unwrap_or_default().to_owned(),
@@ -141,6 +142,7 @@ impl Server {
         let engine = coracle_pipelines::Engine::new(coracle_pipelines::Options {
             client: client.clone(),
             records: store.records().clone(),
+            artifacts,
             settings: Settings {
                 artifact_root,
                 launcher: config.binary.to_string_lossy().into_owned(),

@@ -18,6 +18,7 @@ use coracle_api::{
     id::{ExperimentId, RunId},
     state::StorageState,
 };
+use coracle_artifacts::Artifacts;
 use coracle_pipelines::{Engine, Options, task::container::Settings};
 use coracle_store::{
     Location, Store,
@@ -81,6 +82,7 @@ impl Bench {
         let engine = Engine::new(Options {
             client: self.client.clone(),
             records: self.store.records().clone(),
+            artifacts: Artifacts::local(std::env::temp_dir()).unwrap(),
             settings: Settings {
                 artifact_root: "/artifacts".into(),
                 launcher: "/bin/coracle".to_owned(),

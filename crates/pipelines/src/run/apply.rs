@@ -2,7 +2,7 @@
 //! by key, a Pod that exists already is the one that was meant, a Pod that is gone need not go.
 
 use coracle_api::id::{ArtifactId, TaskId};
-use coracle_artifacts::ArtifactUri;
+use coracle_artifacts::{ArtifactUri, Artifacts};
 use coracle_reconcile::retry::until_done;
 use coracle_api::launch::SpilledValue;
 use coracle_store::records::{Attempt, CacheEntry, Commit, Records};
@@ -30,6 +30,8 @@ pub struct Tools {
     pub client: Client,
     /// Where rows are.
     pub records: Records,
+    /// Where artifacts are.
+    pub artifacts: Artifacts,
     /// When to stop trying.
     pub cancel: CancellationToken,
 }
@@ -67,7 +69,7 @@ impl Tools {
             .filter_map(std::future::ready);
         events.extend(found.collect::<Vec<_>>().await);
         for (task, values) in reads {
-            events.push(read(task, values).await);
+            events.push(self.read(task, values).await);
         }
         for import in imports {
             events.extend(self.import(import).await);
@@ -136,11 +138,39 @@ impl Tools {
         let spilled: Vec<_> = entry.outputs.parameters.values().filter_map(SpilledValue::of).collect();
         let uris = stored.map(|artifact| &artifact.uri).chain(spilled.iter().map(|spilled| &spilled.uri));
         for uri in uris {
-            if is_there(uri).await.is_err() {
+            // A store that cannot be asked has nothing to offer.
+            let place: Result<ArtifactUri, _> = uri.parse();
+            let exists = match &place {
+                Ok(place) => self.artifacts.exists(place).await.unwrap_or(false),
+                Err(_) => false,
+            };
+            if !exists {
                 return Some(None);
             }
         }
         Some(Some(Known { entry, artifacts }))
+    }
+
+    /// Reads large values that a decision needs.
+    async fn read(&self, task: TaskId, values: Vec<SpilledValue>) -> Event {
+        let mut read = Vec::with_capacity(values.len());
+        for spilled in values {
+            let value = self.read_value(&spilled).await;
+            read.push((spilled, value));
+        }
+        Event::ValuesRead { task, values: read }
+    }
+
+    async fn read_value(&self, spilled: &SpilledValue) -> Result<serde_json::Value, String> {
+        let uri = &spilled.uri;
+        let failed = |why: &dyn std::fmt::Display| format!("cannot read the large value at `{uri}`: {why}");
+        let place: ArtifactUri = uri.parse().map_err(|error| failed(&error))?;
+        let bytes = self
+            .artifacts
+            .read(&place, spilled.size)
+            .await
+            .map_err(|error| failed(&error))?;
+        serde_json::from_slice(&bytes).map_err(|error| failed(&error))
     }
 
     async fn claim(&self, claim: Claim) -> Option<Event> {
@@ -224,24 +254,6 @@ fn settled<T>(answer: Result<T, kube::Error>, already: u16) -> Result<Option<Str
         }
         Err(error) => Err(error),
     }
-}
-
-/// Reads large values that a decision needs.
-async fn read(task: TaskId, values: Vec<SpilledValue>) -> Event {
-    let mut read = Vec::with_capacity(values.len());
-    for spilled in values {
-        let value = read_value(&spilled.uri).await;
-        read.push((spilled, value));
-    }
-    Event::ValuesRead { task, values: read }
-}
-
-async fn read_value(uri: &str) -> Result<serde_json::Value, String> {
-    let failed = |why: &dyn std::fmt::Display| format!("cannot read the large value at `{uri}`: {why}");
-    let place: ArtifactUri = uri.parse().map_err(|error| failed(&error))?;
-    let path = place.local().map_err(|error| failed(&error))?;
-    let bytes = tokio::fs::read(path).await.map_err(|error| failed(&error))?;
-    serde_json::from_slice(&bytes).map_err(|error| failed(&error))
 }
 
 /// Whether something is at a local URI. What is elsewhere shows when it is read.

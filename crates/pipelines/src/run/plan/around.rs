@@ -25,19 +25,9 @@ impl Planner<'_> {
         }
     }
 
-    /// Where run or pipeline want the artifacts to go; empty when neither says.
-    pub(super) fn chosen_root(&self) -> &str {
-        let own = self.state.run.pipeline_root.as_str();
-        if own.is_empty() {
-            &self.pipeline.spec().default_pipeline_root
-        } else {
-            own
-        }
-    }
-
     /// Where the artifacts of the run go: a URI or an absolute path.
     fn pipeline_root(&self) -> String {
-        match self.chosen_root() {
+        match self.state.run.pipeline_root.as_str() {
             "" => self.settings.artifact_root.to_string_lossy().into_owned(),
             root => root.to_owned(),
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use coracle_api::{
     id::{ArtifactId, TaskId},
     ir::{ArtifactTypeSchema, ContainerSpec, ParameterSource},
-    launch::{ArtifactList, Failure, Report, RuntimeArtifact},
+    launch::{ArtifactList, Failure, LOG_ARTIFACT, ProducedArtifact, Report, RuntimeArtifact},
     reason::Reason,
     state::RuntimeState,
 };
@@ -69,7 +69,7 @@ impl Planner<'_> {
             artifacts: runtime_artifacts(self.state, &node.task.inputs),
             digests: digests(self.state, &node.task.inputs),
             context: self.context(node),
-            pipeline_root: self.chosen_root(),
+            pipeline_root: &self.state.run.pipeline_root,
             resolve: container::Resolve(&resolve),
             kubernetes: component
                 .executor_label
@@ -202,7 +202,7 @@ impl Planner<'_> {
         let Some(failure) = known_end(node.report.as_ref(), node.pod_end.as_ref()) else {
             return;
         };
-        let report = node.report.take();
+        let mut report = node.report.take();
         let exit_code = node.pod_end.take().and_then(|end| end.exit_code);
         let (state, failure) = match failure {
             None => (RuntimeState::Succeeded, None),
@@ -219,7 +219,8 @@ impl Planner<'_> {
                 attempt.started_at = Some(attempt.created_at);
             }
             if ran {
-                self.record_log(id);
+                let log = report.as_mut().and_then(|report| report.artifacts.shift_remove(LOG_ARTIFACT));
+                self.record_log(id, log.and_then(|mut logs| logs.pop()));
             }
         }
         if let Some(report) = report {
@@ -252,30 +253,23 @@ impl Planner<'_> {
         }
     }
 
-    fn record_log(&mut self, id: TaskId) {
+    fn record_log(&mut self, id: TaskId, kept: Option<ProducedArtifact>) {
         let Some(attempt) = self.state.nodes.get(&id).and_then(|node| node.attempts.last()) else {
             return;
         };
         let artifact = Artifact {
-            id: ArtifactId::of_output(id, attempt.number, "executor-logs", 0),
+            id: ArtifactId::of_output(id, attempt.number, LOG_ARTIFACT, 0),
             namespace: self.state.run.namespace.clone(),
-            name: "executor-logs".to_owned(),
+            name: LOG_ARTIFACT.to_owned(),
             artifact_type: "system.Artifact".to_owned(),
             type_version: "0.0.1".to_owned(),
             uri: attempt.log_uri.clone(),
             metadata: Default::default(),
-            digest: None,
-            size: None,
+            digest: kept.as_ref().and_then(|log| log.digest.clone()),
+            size: kept.and_then(|log| log.size),
             created_at: self.now,
         };
-        self.link(
-            id,
-            artifact.id,
-            IoType::ExecutorLog,
-            "executor-logs",
-            0,
-            String::new(),
-        );
+        self.link(id, artifact.id, IoType::ExecutorLog, LOG_ARTIFACT, 0, String::new());
         self.add_artifact(artifact);
     }
 

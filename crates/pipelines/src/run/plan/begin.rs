@@ -38,8 +38,23 @@ impl Planner<'_> {
         let root = self.pipeline.spec().root.clone();
         let id = self.add_task(None, "root", TaskKind::Root, "root");
         match inputs::of_root(&root, &self.state.run.parameters) {
-            Ok(inputs) => self.begin_task(id, inputs, None),
+            Ok(inputs) => {
+                self.tell_of_unused_root(id);
+                self.begin_task(id, inputs, None);
+            }
             Err(failure) => self.end(id, RuntimeState::Failed, Some(failure)),
+        }
+    }
+
+    /// Kubeflow goes by the run's root alone, and pipelines carry roots that nobody filled in.
+    fn tell_of_unused_root(&mut self, root: TaskId) {
+        let default = &self.pipeline.spec().default_pipeline_root;
+        if !default.is_empty() && self.state.run.pipeline_root.is_empty() {
+            let message = format!(
+                "the pipeline's own root `{default}` is not used, as on Kubeflow: \
+                 give the run a `pipeline_root` to keep its artifacts there"
+            );
+            self.event(root, "Normal", "DefaultPipelineRootNotUsed", message);
         }
     }
 
