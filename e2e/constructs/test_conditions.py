@@ -149,8 +149,8 @@ def test_what_needs_a_skipped_task_is_skipped_and_the_run_succeeds(server):
     def pipeline(go: bool = False):
         with dsl.If(go == True, name="branch"):  # noqa: E712
             write(text="never")
-        say(text="x").set_display_name("ordered")
-        say(text="x").set_display_name("after it").after(say(text="x").set_display_name("beside"))
+        say(text="1").set_display_name("ordered")
+        say(text="2").set_display_name("after it").after(say(text="3").set_display_name("beside"))
 
     document = runs.compiled(pipeline)
     tasks = document["root"]["dag"]["tasks"]

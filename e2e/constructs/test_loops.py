@@ -33,11 +33,11 @@ def test_a_static_list_is_gone_over_in_order(server):
 def test_fields_of_structs_are_inputs_of_their_own(server):
     @dsl.pipeline(name="loop-fields")
     def pipeline():
-        with dsl.ParallelFor([{"name": "a", "mark": "x"}, {"name": "b", "mark": "y"}]) as item:
-            say(text=f"{item.name}-{item.mark}")
+        with dsl.ParallelFor([{"word": "a", "mark": "x"}, {"word": "b", "mark": "y"}]) as item:
+            pair(left=item.word, right=item.mark)
 
     run = runs.succeed(server, pipeline)
-    assert said(server, run.id) == ["a-x", "b-y"]
+    assert runs.values(server, run.id, "pair") == ["ax", "by"]
 
 
 @pytest.mark.covers("Loops: a list of another task")
@@ -60,9 +60,9 @@ def test_a_parameter_of_the_pipeline_is_gone_over(server):
         with dsl.ParallelFor(texts, name="over-texts") as text:
             say(text=text)
         with dsl.ParallelFor(people, name="over-people") as person:
-            say(text=person.name).set_display_name("greet")
+            say(text=person.called).set_display_name("greet")
 
-    run = runs.succeed(server, pipeline, texts=["a", "b"], people=[{"name": "Ada"}, {"name": "Bob"}])
+    run = runs.succeed(server, pipeline, texts=["a", "b"], people=[{"called": "Ada"}, {"called": "Bob"}])
     assert said(server, run.id, "greet") == ["Ada", "Bob"]
     texts = [row for row in runs.rows(server, run.id) if row["display_name"] == "say"]
     assert len(texts) == 2

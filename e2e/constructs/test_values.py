@@ -30,7 +30,7 @@ def test_large_values_pass_from_task_to_task(server):
     @dsl.pipeline(name="large")
     def pipeline(size: int):
         made = make(size=size)
-        measure(text=made.output)
+        measure(text=made.output).set_display_name("outside")
         inner(text=made.output)
         with dsl.ParallelFor(["a", "b"]) as letter:
             say(text=letter)
@@ -39,7 +39,7 @@ def test_large_values_pass_from_task_to_task(server):
     started = {size: runs.submit(server, pipeline, size=size) for size in (100_000, 5_000_000)}
     for size, run in runs.finish_all(server, started).items():
         assert run.state == "SUCCEEDED", run.describe()
-        assert runs.value(server, run.id, "measure", "Output") == size
+        assert runs.value(server, run.id, "outside", "Output") == size
         assert runs.value(server, run.id, "inside", "Output") == size
         assert runs.values(server, run.id, "in a loop", "Output") == [size, size]
 
