@@ -4,7 +4,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{commands::up::Up, parameters::Parameter};
+use crate::{
+    commands::{
+        cache::Cache,
+        debug::Debug as DebugTask,
+        gc::Gc,
+        lineage::Lineage,
+        put_away::{Archive, Delete},
+        retry::Retry,
+        schedule::Schedule,
+        up::Up,
+    },
+    parameters::Parameter,
+};
 
 /// Kubeflow in one binary.
 #[derive(Debug, Parser)]
@@ -50,42 +62,77 @@ pub(crate) enum Command {
     Down,
     /// Run a pipeline: a Python file with a `@dsl.pipeline`, or a compiled one
     Run(Run),
-    /// List runs, experiments, pipelines, pods, events or any other resource
+    /// Let a run that ended go on: what succeeded is kept, the rest runs again
+    Retry(Retry),
+    /// Make runs again and again: schedules
+    Schedule(Schedule),
+    /// List runs, experiments, pipelines, schedules, artifacts, pods, events or any other resource
     Get(Get),
     /// Show one thing in full
     Describe(Describe),
     /// Show the log of a run's tasks
     Logs(Logs),
+    /// Open a shell in a task's environment, with its real inputs
+    Debug(DebugTask),
+    /// Show what an artifact was made from, and what was made from it
+    Lineage(Lineage),
     /// Stop a run
     Terminate(Terminate),
+    /// Hide runs or experiments from lists
+    Archive(Archive),
+    /// Show archived runs or experiments again
+    Unarchive(Archive),
+    /// Delete runs, experiments, pipelines or schedules
+    Delete(Delete),
+    /// List or forget outputs that later runs would take over
+    Cache(Cache),
+    /// Delete artifacts that nothing needs any more
+    Gc(Gc),
     /// Check what this machine has, and what it lacks
     Doctor,
 }
 
-/// `coracle run`.
+/// Which pipeline, and its parameters.
 #[derive(Debug, Args)]
-pub(crate) struct Run {
-    /// A `.py` file, compiled with your kfp, or a compiled `.yaml` or `.json`
+pub(crate) struct Choice {
+    /// A `.py` file, compiled with your kfp; a compiled `.yaml` or `.json`; or the name or id of a
+    /// pipeline that was uploaded
     #[arg(value_name = "PIPELINE")]
     pub(crate) file: PathBuf,
     /// A parameter of the pipeline: `-p rate=0.5 -p name=abc -p 'list=[1, 2]'`
-    #[arg(short, long = "parameter", value_name = "NAME=VALUE")]
+    #[arg(short, long = "parameter", visible_alias = "param", value_name = "NAME=VALUE")]
     pub(crate) parameters: Vec<Parameter>,
-    /// Name of the run [default: the pipeline's name and the time]
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Experiment to put the run in; made if it is not there
-    #[arg(long)]
-    pub(crate) experiment: Option<String>,
-    /// Where artifacts go, instead of the server's own folder
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) pipeline_root: Option<String>,
+    /// Version of an uploaded pipeline: its name or id [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) pipeline_version: Option<String>,
     /// Function to compile, when the Python file has several pipelines
     #[arg(long, value_name = "NAME")]
     pub(crate) function: Option<String>,
     /// Python interpreter that has kfp [default: of the virtual environment, else from PATH]
     #[arg(long, env = "CORACLE_PYTHON", value_name = "FILE")]
     pub(crate) python: Option<PathBuf>,
+}
+
+/// `coracle run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  coracle run train.py -p rate=0.5 --follow
+  coracle run my-pipeline --pipeline-version v2 --no-cache --experiment tuning")]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) choice: Choice,
+    /// Name of the run [default: the pipeline's name and the time]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Experiment to put the run in; made if it is not there
+    #[arg(long)]
+    pub(crate) experiment: Option<String>,
+    /// Where artifacts go, instead of the server's own folder: a folder, or s3://bucket/folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) pipeline_root: Option<String>,
+    /// Run every task, even those whose results are cached
+    #[arg(long)]
+    pub(crate) no_cache: bool,
     /// Show what happens until the run ends; exit with 1 if it does not succeed
     #[arg(short, long)]
     pub(crate) follow: bool,
@@ -93,9 +140,13 @@ pub(crate) struct Run {
 
 /// `coracle get`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  coracle get runs --limit 10
+  coracle get artifacts --run 0198c0de
+  coracle get pods -A -o yaml")]
 pub(crate) struct Get {
-    /// runs, experiments, pipelines, or a Kubernetes resource: pods, events, namespaces, configmaps,
-    /// secrets, pvc, nodes, …
+    /// runs, experiments, pipelines, schedules, artifacts, cache, or a Kubernetes resource: pods,
+    /// events, namespaces, configmaps, secrets, pvc, nodes, …
     #[arg(value_name = "KIND")]
     pub(crate) kind: String,
     /// Only this one
@@ -103,7 +154,10 @@ pub(crate) struct Get {
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) scope: Scope,
-    /// Show at most this many runs, experiments or pipelines, the newest first
+    /// Only artifacts of this run
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    /// Show at most this many of what runs make, the newest first
     #[arg(long, default_value_t = 50, value_name = "COUNT")]
     pub(crate) limit: u32,
 }
@@ -121,13 +175,20 @@ pub(crate) struct Scope {
 
 /// `coracle describe`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  coracle describe run 0198c0de
+  coracle describe artifact my-run/train/model
+  coracle describe pod my-pod")]
 pub(crate) struct Describe {
-    /// `run`, or a Kubernetes resource such as `pod`
+    /// `run`, `experiment`, `pipeline`, `schedule`, `artifact`, or a Kubernetes resource such as `pod`
     #[arg(value_name = "KIND")]
     pub(crate) kind: String,
-    /// Id or name; of a run also the first or last characters of its id
+    /// Id or name, or the first or last characters of an id; of an artifact also RUN/TASK/OUTPUT
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    /// Show every iteration of loops
+    #[arg(short, long)]
+    pub(crate) all: bool,
     /// Namespace of a Kubernetes resource
     #[arg(short, long, default_value = "default")]
     pub(crate) namespace: String,
@@ -135,6 +196,9 @@ pub(crate) struct Describe {
 
 /// `coracle logs`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  coracle logs 0198c0de --follow
+  coracle logs my-run train --iteration 3 --attempt 1")]
 pub(crate) struct Logs {
     /// Id of the run, its first or last characters, or its name
     #[arg(value_name = "RUN")]
@@ -145,6 +209,9 @@ pub(crate) struct Logs {
     /// Go on until the task, or the run, has ended
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// The task of this iteration of the loop around it, from 0
+    #[arg(long, requires = "task", value_name = "NUMBER")]
+    pub(crate) iteration: Option<u64>,
     /// The attempt, from 1 [default: the last]
     #[arg(long, requires = "task", value_name = "NUMBER")]
     pub(crate) attempt: Option<u32>,
@@ -152,6 +219,7 @@ pub(crate) struct Logs {
 
 /// `coracle terminate`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  coracle terminate 0198c0de --follow")]
 pub(crate) struct Terminate {
     /// Id of the run, its first or last characters, or its name
     #[arg(value_name = "RUN")]
@@ -182,6 +250,7 @@ mod tests {
             panic!("another command")
         };
         let given: Vec<_> = run
+            .choice
             .parameters
             .iter()
             .map(|p| (p.name.as_str(), p.text.as_str()))

@@ -121,6 +121,12 @@ impl Client {
         json(self.accept(sent)?)
     }
 
+    /// Deletes what is at a path.
+    pub(crate) fn delete(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Value> {
+        let request = self.agent.delete(format!("{}{path}", self.url));
+        json(self.accept(request.query_pairs(query.iter().copied()).call())?)
+    }
+
     fn open(&self, path: &str, query: &[(&str, &str)], accept: &str) -> anyhow::Result<Response<Body>> {
         let request = self
             .agent

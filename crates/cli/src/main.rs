@@ -6,18 +6,23 @@
 //! - [`arguments`]: what can be asked for
 //! - [`commands`]: one module each
 //! - [`client`], [`events`]: the server's API over HTTP
-//! - [`compile`], [`parameters`]: from a Python file and `k=v` to what the API takes
+//! - [`kind`], [`runs`], [`tasks`]: finding things by what people type
+//! - [`source`], [`compile`], [`parameters`], [`amounts`]: from a Python file, `k=v`, `30d` to what the API takes
 //! - [`output`], [`progress`]: what is shown: data on stdout, all else on stderr
 
+mod amounts;
 mod arguments;
 mod client;
 mod commands;
 mod compile;
 mod events;
+mod kind;
 mod output;
 mod parameters;
 mod progress;
 mod runs;
+mod source;
+mod tasks;
 mod trouble;
 
 use std::process::ExitCode;

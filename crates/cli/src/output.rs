@@ -21,6 +21,15 @@ pub(crate) fn raw(value: &Value, format: Format) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Says on stderr what the server noticed in a pipeline and lets pass.
+pub(crate) fn warn(made: &Value) -> io::Result<()> {
+    let mut stderr = io::stderr().lock();
+    for warning in made["warnings"].as_array().into_iter().flatten() {
+        writeln!(stderr, "warning: {}", warning.as_str().unwrap_or_default())?;
+    }
+    Ok(())
+}
+
 /// A value as YAML.
 pub(crate) fn yaml(value: &Value) -> anyhow::Result<String> {
     let mut text = serde_saphyr::to_string(value)?;

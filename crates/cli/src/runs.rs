@@ -2,13 +2,11 @@
 
 use std::io::{self, Write};
 
-use coracle_api::id::RunId;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
-    client::{Client, PIPELINES, is_not_found, segment},
-    output::field,
-    trouble::Trouble,
+    client::{Client, PIPELINES, segment},
+    kind::Kind,
 };
 
 /// The path of a run, or of something below it.
@@ -18,63 +16,7 @@ pub(crate) fn path(run_id: &str, rest: &str) -> String {
 
 /// The id of the run that is meant: by its id, the first or last characters of it, or its name.
 pub(crate) fn find(client: &Client, text: &str) -> anyhow::Result<String> {
-    if text.parse::<RunId>().is_ok() {
-        return match client.get(&path(text, ""), &[]) {
-            Ok(_) => Ok(text.to_owned()),
-            Err(error) if is_not_found(&error) => Err(none(text)),
-            Err(error) => Err(error),
-        };
-    }
-    let id_part = text.to_ascii_lowercase();
-    let is_id_part = id_part
-        .chars()
-        .all(|char| char.is_ascii_hexdigit() || char == '-');
-    if is_id_part && id_part.len() >= 4 {
-        let found = search(client, "IS_SUBSTRING", "run_id", &id_part)?;
-        let ids: Vec<&str> = found
-            .iter()
-            .map(|run| field(run, "run_id"))
-            .filter(|id| id.starts_with(&id_part) || id.ends_with(&id_part))
-            .collect();
-        if let Some(id) = only(text, &ids)? {
-            return Ok(id);
-        }
-    }
-    let found = search(client, "EQUALS", "display_name", text)?;
-    let ids: Vec<&str> = found.iter().map(|run| field(run, "run_id")).collect();
-    only(text, &ids)?.ok_or_else(|| none(text))
-}
-
-fn search(client: &Client, operation: &str, key: &str, value: &str) -> anyhow::Result<Vec<Value>> {
-    let filter = json!({"predicates": [{"operation": operation, "key": key, "string_value": value}]});
-    let query = [("filter", filter.to_string()), ("page_size", "200".to_owned())];
-    let query: Vec<(&str, &str)> = query
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
-    let page = client.get(&format!("{PIPELINES}/runs"), &query)?;
-    Ok(page["runs"].as_array().cloned().unwrap_or_default())
-}
-
-fn only(text: &str, ids: &[&str]) -> anyhow::Result<Option<String>> {
-    match ids {
-        [] => Ok(None),
-        [id] => Ok(Some((*id).to_owned())),
-        several => Err(Trouble::error(
-            format!("{} runs match `{text}`", several.len()),
-            format!(
-                "give more of the id: {}",
-                several[..several.len().min(4)].join(", ")
-            ),
-        )),
-    }
-}
-
-fn none(text: &str) -> anyhow::Error {
-    Trouble::error(
-        format!("no run matches `{text}`"),
-        "`coracle get runs` lists them",
-    )
+    Kind::RUN.find(client, text)
 }
 
 /// Why something failed, as the API tells it.
@@ -130,6 +72,8 @@ pub(crate) fn is_over(state: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -150,13 +94,5 @@ mod tests {
             told,
             "error: task `a`: CommandFailed: exit code 1: x\n    more\nhint: read\n"
         );
-    }
-
-    #[test]
-    fn a_part_of_an_id_must_be_of_one_run() {
-        assert_eq!(only("a", &[]).expect("none"), None);
-        assert_eq!(only("a", &["ab"]).expect("one"), Some("ab".to_owned()));
-        let error = only("a", &["ab", "ac"]).expect_err("two").to_string();
-        assert_eq!(error, "2 runs match `a`");
     }
 }

@@ -33,6 +33,7 @@ mod registration;
 mod runtime;
 mod schedule;
 
+pub use environments::environment;
 pub use node::{Error, Isolation, Node, Options};
 pub use registration::machine_name;
 

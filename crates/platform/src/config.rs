@@ -5,6 +5,8 @@ use std::{
     path::PathBuf,
 };
 
+use jiff::SignedDuration;
+
 /// The port that a server listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 4242;
 
@@ -19,6 +21,21 @@ pub struct Config {
     pub port: u16,
     /// The executable that Pods start as their launcher: this one.
     pub binary: PathBuf,
+    /// Whether results are reused; if so, for how long at most, or for as long as they are there.
+    pub cache: Option<Option<SignedDuration>>,
+    /// Which artifacts are deleted by themselves.
+    pub retention: Retention,
+}
+
+/// Whose artifacts are deleted by themselves. With no limit, nobody's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Those of runs that ended longer ago.
+    pub age: Option<SignedDuration>,
+    /// Those of all runs but so many that ended last.
+    pub runs: Option<u32>,
+    /// Those of the oldest runs, until all are no larger together, in bytes.
+    pub size: Option<u64>,
 }
 
 impl Config {
@@ -30,6 +47,12 @@ impl Config {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: DEFAULT_PORT,
             binary,
+            cache: Some(None),
+            retention: Retention {
+                age: None,
+                runs: None,
+                size: None,
+            },
         }
     }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use axum::{Router, body::Body, middleware};
 use coracle_artifacts::Artifacts;
-use coracle_pipelines::task::container::{Cache, Settings};
+use coracle_pipelines::{
+    schedule::Scheduler,
+    task::container::{Cache, Settings},
+};
 use coracle_store::{Location, OpenError, Store};
 use jiff::Timestamp;
 use kube::Client;
@@ -147,7 +150,7 @@ impl Server {
                 artifact_root,
                 launcher: config.binary.to_string_lossy().into_owned(),
                 server_url: url.clone(),
-                cache: Some(Cache::default()),
+                cache: config.cache.map(|ttl| Cache { ttl }),
             },
         });
 
@@ -165,6 +168,11 @@ impl Server {
             }
         });
         parts.spawn(engine.run(stop.clone()));
+        let scheduler = Scheduler::new(coracle_pipelines::schedule::Options {
+            records: store.records().clone(),
+            clock: Arc::new(Timestamp::now),
+        });
+        parts.spawn(scheduler.run(stop.clone()));
         parts.spawn(housekeeping::keep(
             store.resources().clone(),
             client,

@@ -11,36 +11,69 @@ use serde_json::Value;
 use crate::{
     arguments::{Format, Get},
     client::{Client, PIPELINES},
+    kind::Kind,
     output::{self, Table, field},
     runs,
     trouble::Trouble,
 };
 
 pub(super) fn get(options: &Get, client: &Client, format: Format) -> anyhow::Result<()> {
-    match options.kind.to_ascii_lowercase().as_str() {
-        "run" | "runs" => entities(options, client, format, &RUNS),
-        "experiment" | "experiments" => entities(options, client, format, &EXPERIMENTS),
-        "pipeline" | "pipelines" => entities(options, client, format, &PIPELINES_OF_USERS),
-        _ => resources(options, client, format),
+    match (Kind::named(&options.kind), &options.name) {
+        (Some(Kind::ARTIFACT), None) if options.run.is_some() => artifacts_of_run(options, client, format),
+        (Some(kind), None) => list(client, kind, options.limit, format),
+        (Some(kind), Some(name)) => {
+            let one = client.get(&kind.of(&kind.find(client, name)?, ""), &[])?;
+            show(client, kind, &one, std::slice::from_ref(&one), format)
+        }
+        (None, None) if options.kind.eq_ignore_ascii_case("cache") => {
+            super::cache::list(client, &super::cache::Which::default(), options.limit, format)
+        }
+        (None, _) => resources(options, client, format),
     }
 }
 
-/// A kind of the pipelines API.
-struct Kind {
-    name: &'static str,
+/// Lists the newest of a kind.
+pub(super) fn list(client: &Client, kind: Kind, limit: u32, format: Format) -> anyhow::Result<()> {
+    let sorted = [("sort_by", "created_at desc")];
+    let listed = pages(client, kind.path, kind.list, &sorted, limit)?;
+    let rows = listed[kind.list].as_array().cloned().unwrap_or_default();
+    show(client, kind, &listed, &rows, format)?;
+    if format == Format::Text {
+        say_more(&listed, kind.list)?;
+    }
+    Ok(())
+}
+
+fn artifacts_of_run(options: &Get, client: &Client, format: Format) -> anyhow::Result<()> {
+    let run = runs::find(client, options.run.as_deref().unwrap_or_default())?;
+    let listed = client.get(&format!("{PIPELINES}/artifacts"), &[("run_id", &run)])?;
+    let rows = listed["artifacts"].as_array().cloned().unwrap_or_default();
+    show(client, Kind::ARTIFACT, &listed, &rows, format)
+}
+
+/// How a kind is shown in a table.
+struct Columns {
     headings: &'static [&'static str],
     row: fn(&Value, &Context) -> Vec<String>,
+}
+
+fn columns(kind: Kind) -> &'static Columns {
+    match kind {
+        Kind::EXPERIMENT => &EXPERIMENTS,
+        Kind::PIPELINE => &PIPELINES_OF_USERS,
+        Kind::SCHEDULE => &SCHEDULES,
+        Kind::ARTIFACT => &ARTIFACTS,
+        _ => &RUNS,
+    }
 }
 
 /// What a row needs beside its own object.
 struct Context {
     now: Timestamp,
     experiments: HashMap<String, String>,
-    colour: bool,
 }
 
-const RUNS: Kind = Kind {
-    name: "runs",
+const RUNS: Columns = Columns {
     headings: &["run id", "name", "state", "duration", "age", "experiment"],
     row: |run, context| {
         let experiment = field(run, "experiment_id");
@@ -59,8 +92,7 @@ const RUNS: Kind = Kind {
     },
 };
 
-const EXPERIMENTS: Kind = Kind {
-    name: "experiments",
+const EXPERIMENTS: Columns = Columns {
     headings: &["experiment id", "name", "storage", "last run", "age"],
     row: |experiment, context| {
         vec![
@@ -73,8 +105,7 @@ const EXPERIMENTS: Kind = Kind {
     },
 };
 
-const PIPELINES_OF_USERS: Kind = Kind {
-    name: "pipelines",
+const PIPELINES_OF_USERS: Columns = Columns {
     headings: &["pipeline id", "name", "description", "age"],
     row: |pipeline, context| {
         vec![
@@ -86,21 +117,51 @@ const PIPELINES_OF_USERS: Kind = Kind {
     },
 };
 
-fn entities(options: &Get, client: &Client, format: Format, kind: &Kind) -> anyhow::Result<()> {
-    let listed = match &options.name {
-        Some(name) if kind.name == "runs" => client.get(&runs::path(&runs::find(client, name)?, ""), &[])?,
-        Some(id) => client.get(
-            &format!("{PIPELINES}/{}/{}", kind.name, crate::client::segment(id)),
-            &[],
-        )?,
-        None => newest(client, kind.name, options.limit)?,
-    };
-    if output::raw(&listed, format)? {
+const SCHEDULES: Columns = Columns {
+    headings: &[
+        "schedule id",
+        "name",
+        "when",
+        "status",
+        "next",
+        "age",
+        "last error",
+    ],
+    row: |schedule, context| {
+        vec![
+            field(schedule, Kind::SCHEDULE.id).to_owned(),
+            field(schedule, "display_name").to_owned(),
+            super::schedule::pattern(schedule),
+            field(schedule, "status").to_owned(),
+            super::schedule::next(schedule, context.now),
+            output::age(field(schedule, "created_at"), context.now),
+            output::short(&schedule["error"]["message"], 60).replace("null", ""),
+        ]
+    },
+};
+
+const ARTIFACTS: Columns = Columns {
+    headings: &["artifact id", "name", "type", "size", "age", "uri"],
+    row: |artifact, context| {
+        let size = field(artifact, "size").parse().map(output::bytes);
+        vec![
+            field(artifact, "artifact_id").to_owned(),
+            field(artifact, "name").to_owned(),
+            field(artifact, "type").to_owned(),
+            size.unwrap_or_default(),
+            output::age(field(artifact, "created_at"), context.now),
+            field(artifact, "uri").to_owned(),
+        ]
+    },
+};
+
+fn show(client: &Client, kind: Kind, answer: &Value, rows: &[Value], format: Format) -> anyhow::Result<()> {
+    if output::raw(answer, format)? {
         return Ok(());
     }
     let mut experiments = HashMap::new();
-    if kind.name == "runs" {
-        let known = newest(client, "experiments", 200)?;
+    if kind == Kind::RUN {
+        let known = pages(client, "experiments", "experiments", &[], 200)?;
         for experiment in known["experiments"].as_array().into_iter().flatten() {
             let name = field(experiment, "display_name").to_owned();
             experiments.insert(field(experiment, "experiment_id").to_owned(), name);
@@ -109,36 +170,40 @@ fn entities(options: &Get, client: &Client, format: Format, kind: &Kind) -> anyh
     let context = Context {
         now: Timestamp::now(),
         experiments,
-        colour: output::has_colour(&io::stdout()),
     };
-    let rows = match &options.name {
-        Some(_) => vec![listed.clone()],
-        None => listed[kind.name].as_array().cloned().unwrap_or_default(),
-    };
-    let mut table = Table::new(kind.headings.iter().copied());
-    rows.iter().for_each(|row| table.row((kind.row)(row, &context)));
+    let columns = columns(kind);
+    let mut table = Table::new(columns.headings.iter().copied());
+    rows.iter()
+        .for_each(|row| table.row((columns.row)(row, &context)));
     if table.is_empty() {
-        writeln!(io::stderr(), "there are no {}", kind.name)?;
+        writeln!(io::stderr(), "there are no {}", kind.plural)?;
         return Ok(());
     }
-    print(&table, context.colour)?;
-    let more = listed["total_size"]
-        .as_u64()
-        .unwrap_or(0)
-        .saturating_sub(rows.len() as u64);
-    if more > 0 && options.name.is_none() {
+    let mut out = io::stdout().lock();
+    let colour = output::has_colour(&out);
+    write(&mut out, &table, colour)?;
+    Ok(out.flush()?)
+}
+
+/// Says how many were not shown.
+pub(super) fn say_more(listed: &Value, list: &str) -> anyhow::Result<()> {
+    let shown = listed[list].as_array().map_or(0, Vec::len) as u64;
+    let total = match &listed["total_size"] {
+        Value::String(text) => text.parse().unwrap_or(0),
+        other => other.as_u64().unwrap_or(0),
+    };
+    if total > shown {
         writeln!(
             io::stderr(),
-            "… and {more} older ones: `--limit {}`",
-            rows.len() as u64 + more
+            "… and {} older ones: `--limit {total}`",
+            total - shown
         )?;
     }
     Ok(())
 }
 
-/// Prints a table with its states coloured.
-fn print(table: &Table, colour: bool) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
+/// Writes a table with its states coloured.
+pub(super) fn write(out: &mut impl Write, table: &Table, colour: bool) -> io::Result<()> {
     for line in table.lines() {
         let state = line
             .split("  ")
@@ -149,17 +214,22 @@ fn print(table: &Table, colour: bool) -> anyhow::Result<()> {
             None => writeln!(out, "{line}")?,
         }
     }
-    out.flush()?;
     Ok(())
 }
 
-/// The newest of a kind, as many pages as it takes.
-fn newest(client: &Client, name: &str, limit: u32) -> anyhow::Result<Value> {
+/// The first so many of a list, as many pages as it takes, as one answer.
+pub(super) fn pages(
+    client: &Client,
+    path: &str,
+    list: &str,
+    query: &[(&str, &str)],
+    limit: u32,
+) -> anyhow::Result<Value> {
     const LARGEST_PAGE: u32 = 200;
     let mut all: Value = Value::Null;
     let mut token = String::new();
     loop {
-        let have = all[name].as_array().map_or(0, Vec::len);
+        let have = all[list].as_array().map_or(0, Vec::len);
         let left = limit
             .saturating_sub(u32::try_from(have).unwrap_or(u32::MAX))
             .min(LARGEST_PAGE);
@@ -167,24 +237,24 @@ fn newest(client: &Client, name: &str, limit: u32) -> anyhow::Result<Value> {
             return Ok(all);
         }
         let size = left.max(1).to_string();
-        let query = [
-            ("sort_by", "created_at desc"),
-            ("page_size", &size),
-            ("page_token", &token),
-        ];
-        let query = if token.is_empty() { &query[..2] } else { &query[..] };
-        let mut page = client.get(&format!("{PIPELINES}/{name}"), query)?;
-        token = field(&page, "next_page_token").to_owned();
-        let items = page[name].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let mut query = query.to_vec();
+        query.push(("page_size", &size));
+        if !token.is_empty() {
+            query.push(("page_token", &token));
+        }
+        let mut page = client.get(&format!("{PIPELINES}/{path}"), &query)?;
+        let next = field(&page, "next_page_token").to_owned();
+        let items = page[list].as_array_mut().map(std::mem::take).unwrap_or_default();
         if all.is_null() {
             if let Some(page) = page.as_object_mut() {
                 page.remove("next_page_token");
             }
             all = page;
-            all[name] = Value::Array(items);
-        } else if let Some(known) = all[name].as_array_mut() {
+            all[list] = Value::Array(items);
+        } else if let Some(known) = all[list].as_array_mut() {
             known.extend(items);
         }
+        token = next;
         if token.is_empty() {
             return Ok(all);
         }
@@ -235,7 +305,8 @@ impl Resource {
         }
         Err(Trouble::error(
             format!("there is no kind of thing called `{word}`"),
-            "try runs, experiments, pipelines, pods, events, namespaces, configmaps, secrets, pvc or nodes",
+            "try runs, experiments, pipelines, schedules, artifacts, cache, pods, events, namespaces, configmaps, \
+             secrets, pvc or nodes",
         ))
     }
 

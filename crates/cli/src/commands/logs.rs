@@ -18,6 +18,7 @@ use crate::{
     client::{Client, is_not_found, segment},
     output::field,
     runs,
+    tasks::{self, path},
     trouble::Trouble,
 };
 
@@ -27,7 +28,11 @@ const AT_ONCE: usize = 32;
 pub(super) fn logs(options: &Logs, client: &Client) -> anyhow::Result<()> {
     let run = runs::find(client, &options.run)?;
     match &options.task {
-        Some(task) => one(client, &run, task, options),
+        Some(task) => {
+            let tasks = tasks::all(client, &run)?;
+            let task = tasks::find(&tasks, &run, task, options.iteration)?;
+            one(client, &run, field(task, "task_id"), options)
+        }
         None if options.follow => follow_all(client, &run),
         None => all(client, &run),
     }
@@ -85,9 +90,7 @@ fn pass_on(mut log: impl Read) -> anyhow::Result<()> {
 
 /// The tasks that have processes, and so logs.
 fn with_logs(client: &Client, run: &str) -> anyhow::Result<Vec<Value>> {
-    let listed = client.get(&runs::path(run, "/tasks"), &[])?;
-    let tasks = listed["tasks"].as_array().cloned().unwrap_or_default();
-    Ok(tasks
+    Ok(tasks::all(client, run)?
         .into_iter()
         .filter(|task| task["attempts"].is_array())
         .collect())
@@ -100,7 +103,7 @@ fn all(client: &Client, run: &str) -> anyhow::Result<()> {
     }
     for task in &tasks {
         if tasks.len() > 1 {
-            writeln!(io::stdout(), "==> {} <==", name(task))?;
+            writeln!(io::stdout(), "==> {} <==", path(task))?;
         }
         match open(client, run, field(task, "task_id"), false, None) {
             Ok(log) => pass_on(log)?,
@@ -109,11 +112,6 @@ fn all(client: &Client, run: &str) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn name(task: &Value) -> &str {
-    let path = field(task, "scope_path");
-    path.strip_prefix("root.").unwrap_or(path)
 }
 
 /// Follows every task as it starts, each line after its task's name, until the run ends.
@@ -130,7 +128,7 @@ fn follow_all(client: &Client, run: &str) -> anyhow::Result<()> {
                 let id = field(&task, "task_id").to_owned();
                 if seen.insert(id.clone()) {
                     // Workers live as long as the sender.
-                    let _ = sender.send((id, name(&task).to_owned()));
+                    let _ = sender.send((id, path(&task).to_owned()));
                 }
             }
             Ok(())

@@ -1,10 +1,17 @@
 //! The commands, one module each.
 
+pub(crate) mod cache;
+pub(crate) mod debug;
 mod describe;
 mod doctor;
+pub(crate) mod gc;
 mod get;
+pub(crate) mod lineage;
 mod logs;
+pub(crate) mod put_away;
+pub(crate) mod retry;
 mod run;
+pub(crate) mod schedule;
 mod terminate;
 pub(crate) mod up;
 
@@ -20,6 +27,8 @@ use crate::{
 /// Does what was asked for.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let global = &arguments.global;
+    let format = global.output;
+    let client = || Client::find(global);
     match &arguments.command {
         Command::Up(options) => {
             log_to_stderr();
@@ -27,12 +36,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Down => up::down(&data_dir(global)?)?,
         Command::Run(options) => return run::run(options, global),
-        Command::Get(options) => get::get(options, &Client::find(global)?, global.output)?,
-        Command::Describe(options) => describe::describe(options, &Client::find(global)?, global.output)?,
-        Command::Logs(options) => logs::logs(options, &Client::find(global)?)?,
-        Command::Terminate(options) => {
-            return terminate::terminate(options, &Client::find(global)?, global.output);
-        }
+        Command::Retry(options) => return retry::retry(options, &client()?, format),
+        Command::Schedule(options) => return schedule::schedule(options, &client()?, format),
+        Command::Get(options) => get::get(options, &client()?, format)?,
+        Command::Describe(options) => describe::describe(options, &client()?, format)?,
+        Command::Logs(options) => logs::logs(options, &client()?)?,
+        Command::Debug(options) => return debug::debug(options, &client()?, global),
+        Command::Lineage(options) => return lineage::lineage(options, &client()?, format),
+        Command::Terminate(options) => return terminate::terminate(options, &client()?, format),
+        Command::Archive(options) => put_away::archive(options, &client()?, "archive")?,
+        Command::Unarchive(options) => put_away::archive(options, &client()?, "unarchive")?,
+        Command::Delete(options) => put_away::delete(options, &client()?)?,
+        Command::Cache(options) => return cache::cache(options, &client()?, format),
+        Command::Gc(options) => return gc::gc(options, &client()?, format),
         Command::Doctor => return doctor::doctor(global),
     }
     Ok(ExitCode::SUCCESS)

@@ -1,62 +1,40 @@
 //! `coracle run`: from a file to a run, and its progress.
 
 use std::{
-    fs,
     io::{self, IsTerminal, Write},
-    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use coracle_api::ir::{
-    document::{self, Document},
-    validate,
-    value::text,
-};
 use jiff::Zoned;
 use serde_json::{Value, json};
 
 use crate::{
     arguments::{Format, Global, Run},
     client::{Client, PIPELINES, Refusal},
-    compile::compile,
     events::Events,
     output::{self, field},
-    parameters,
     progress::Progress,
     runs::{self, Failure},
-    trouble::Trouble,
+    source::{Source, experiment_id},
 };
 
 /// How long a server may be away while a run is followed.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 pub(super) fn run(options: &Run, global: &Global) -> anyhow::Result<ExitCode> {
-    let read =
-        || fs::metadata(&options.file).with_context(|| format!("cannot read `{}`", options.file.display()));
-    read()?;
     let client = Client::find(global)?;
-    let document = load(options)?;
-    let values = parameters::values(&options.parameters, &document.spec);
-    validate::check_parameters(&document.spec, &values).map_err(|problem| {
-        Trouble::error(
-            format!("the run's parameters cannot be used: {problem}"),
-            signature(&document),
-        )
-    })?;
-    let name = options.name.clone().unwrap_or_else(|| {
-        format!(
-            "{} {}",
-            document.spec.pipeline_info.name,
-            Zoned::now().strftime("%Y-%m-%d %H-%M-%S")
-        )
-    });
-    let mut body = json!({
-        "display_name": name,
-        "pipeline_spec": document.value,
-        "runtime_config": {"parameters": values},
-    });
+    let mut source = Source::find(&options.choice, &client)?;
+    let values = source.parameters(&options.choice)?;
+    if options.no_cache {
+        source.without_cache();
+    }
+    let name = options
+        .name
+        .clone()
+        .unwrap_or_else(|| format!("{} {}", source.name(), Zoned::now().strftime("%Y-%m-%d %H-%M-%S")));
+    let mut body = json!({"display_name": name, "runtime_config": {"parameters": values}});
+    source.write(&mut body, false);
     if let Some(root) = &options.pipeline_root {
         body["runtime_config"]["pipeline_root"] = json!(root);
     }
@@ -65,6 +43,7 @@ pub(super) fn run(options: &Run, global: &Global) -> anyhow::Result<ExitCode> {
     }
     let made = client.post(&format!("{PIPELINES}/runs"), &body)?;
     let id = field(&made, "run_id");
+    output::warn(&made)?;
     if !options.follow {
         if !output::raw(&made, global.output)? {
             writeln!(io::stdout(), "{id}")?;
@@ -80,57 +59,6 @@ pub(super) fn run(options: &Run, global: &Global) -> anyhow::Result<ExitCode> {
         writeln!(io::stdout(), "run {id} ({name})")?;
     }
     follow(&client, id, global.output)
-}
-
-fn load(options: &Run) -> anyhow::Result<Document> {
-    let file = &options.file;
-    let bytes = match file.extension().and_then(|extension| extension.to_str()) {
-        Some("py") => compile(file, options.function.as_deref(), options.python.as_deref())?,
-        Some("yaml" | "yml" | "json") => {
-            fs::read(file).with_context(|| format!("cannot read `{}`", file.display()))?
-        }
-        _ => {
-            return Err(Trouble::error(
-                format!("`{}` is no pipeline", file.display()),
-                "give a Python file (.py) or a compiled pipeline (.yaml, .json)",
-            ));
-        }
-    };
-    document::parse(&bytes).map_err(|problem| unusable(file, &problem))
-}
-
-fn unusable(file: &Path, problem: &validate::Problem) -> anyhow::Error {
-    anyhow::anyhow!("the pipeline in `{}` cannot be used: {problem}", file.display())
-}
-
-/// What the pipeline takes, in one line.
-fn signature(document: &Document) -> String {
-    let inputs = &document.spec.root.input_definitions.parameters;
-    if inputs.is_empty() {
-        return "this pipeline takes no parameters".to_owned();
-    }
-    let described = inputs.iter().map(|(name, input)| {
-        let default = input.default_value.as_ref().map(|value| match value {
-            Value::String(_) => format!(" = {value}"),
-            _ => format!(" = {}", text(value)),
-        });
-        format!("{name}: {}{}", input.parameter_type, default.unwrap_or_default())
-    });
-    format!("this pipeline takes {}", described.collect::<Vec<_>>().join(", "))
-}
-
-/// The experiment of a name, which is made if it is not there.
-fn experiment_id(client: &Client, name: &str) -> anyhow::Result<String> {
-    let path = format!("{PIPELINES}/experiments");
-    let filter =
-        json!({"predicates": [{"operation": "EQUALS", "key": "display_name", "string_value": name}]});
-    let found = client.get(&path, &[("filter", &filter.to_string())])?;
-    let id = field(&found["experiments"][0], "experiment_id");
-    if !id.is_empty() {
-        return Ok(id.to_owned());
-    }
-    let made = client.post(&path, &json!({"display_name": name}))?;
-    Ok(field(&made, "experiment_id").to_owned())
 }
 
 /// Shows a run until it ends. The exit code says whether it succeeded.

@@ -52,10 +52,13 @@ pub(super) struct TaskDebug {
     /// What user code was given: KFP's `ExecutorInput`.
     #[schema(value_type = Object)]
     executor_input: Value,
+    /// The input parameters that the component declares, with their types and defaults.
+    #[schema(value_type = Object)]
+    input_parameters: Value,
     /// What the placeholders about the run itself stand for.
     #[schema(value_type = Object)]
     context: Value,
-    /// The Python packages that the container installs first: `{python, packages, …}`.
+    /// The Python packages that the container installs first: `[{options, no_deps, packages}]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     requirements: Option<Value>,
@@ -118,6 +121,7 @@ pub(super) async fn show(
         args: texts(&launch["args"]),
         env: env.into_iter().filter(is_for_user_code).collect(),
         executor_input: launch["executorInput"].take(),
+        input_parameters: launch["inputParameters"].take(),
         context: launch["context"].take(),
         requirements,
         resources: container(&mut pod, "resources"),
