@@ -11,8 +11,12 @@ use serde_json::{Value, json};
 
 use super::{
     PipelineSpec,
+    platform::{KubernetesExecutorConfig, PipelineConfig},
     validate::{self, Problem},
 };
+
+/// What [`KubernetesExecutorConfig::read`] says of a field that it does not know.
+const UNKNOWN_SETTING: &str = "there is no such setting";
 
 /// A parsed and validated pipeline.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,7 +110,7 @@ fn build(pipeline: Value, platform: Option<Value>) -> Result<Document, Problem> 
         ));
     }
     validate::check(&spec)?;
-    check_workspace(&spec, platform.as_ref())?;
+    check_platform(&spec, platform.as_ref())?;
     let warnings = fields::unknown(&pipeline, platform.as_ref());
     let value = match &platform {
         None => pipeline,
@@ -120,18 +124,38 @@ fn build(pipeline: Value, platform: Option<Value>) -> Result<Document, Problem> 
     })
 }
 
-/// An importer can only download into a workspace that there is.
-fn check_workspace(spec: &PipelineSpec, platform: Option<&Value>) -> Result<(), Problem> {
-    let config = platform.and_then(|platform| {
-        let kubernetes = platform.pointer("/platforms/kubernetes")?;
-        kubernetes
-            .get("pipelineConfig")
-            .or_else(|| kubernetes.get("pipeline_config"))
-    });
-    if config
-        .and_then(|config| config.get("workspace"))
-        .is_some_and(Value::is_object)
-    {
+/// Checks the Kubernetes part: what it holds is of the types that it must be of. Fields that nobody
+/// knows are for the warnings, and fail the task that they are for.
+fn check_platform(spec: &PipelineSpec, platform: Option<&Value>) -> Result<(), Problem> {
+    const AT: &str = "platforms.kubernetes";
+    let kubernetes = platform.and_then(|platform| platform.pointer("/platforms/kubernetes"));
+    let part =
+        |camel: &str, snake: &str| kubernetes.and_then(|part| part.get(camel).or_else(|| part.get(snake)));
+    let executors = part("deploymentSpec", "deployment_spec")
+        .and_then(|part| part.get("executors"))
+        .and_then(Value::as_object);
+    for (label, settings) in executors.into_iter().flatten() {
+        let at = format!("{AT}.deploymentSpec.executors.{label}");
+        let Some(settings) = settings.as_object() else {
+            return Err(Problem::at(at, "expected an object with settings"));
+        };
+        if let Err(error) = KubernetesExecutorConfig::read(settings)
+            && error.message != UNKNOWN_SETTING
+        {
+            return Err(Problem::at(format!("{at}.{}", error.path), error.message));
+        }
+    }
+    let config = match part("pipelineConfig", "pipeline_config") {
+        None | Some(Value::Null) => PipelineConfig::default(),
+        Some(config) => serde_path_to_error::deserialize(config).map_err(|error| {
+            let path = error.path().to_string();
+            Problem::at(
+                format!("{AT}.pipelineConfig.{path}"),
+                error.into_inner().to_string(),
+            )
+        })?,
+    };
+    if config.workspace.is_some() {
         return Ok(());
     }
     let downloads = spec.deployment_spec.executors.iter().find(|(_, executor)| {
@@ -256,6 +280,32 @@ deploymentSpec:
             "{text}---\nplatforms: {{kubernetes: {{pipelineConfig: {{workspace: {{size: 1Gi}}}}}}}}\n"
         );
         assert!(parse(text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn settings_of_the_wrong_type_are_refused_and_unknown_ones_told() {
+        let with =
+            |part: &str| parse(format!("{MINIMAL}---\nplatforms: {{kubernetes: {{{part}}}}}\n").as_bytes());
+        let executor = |settings: &str| {
+            with(&format!(
+                "deploymentSpec: {{executors: {{exec-say: {{{settings}}}}}}}"
+            ))
+        };
+        let place = |result: Result<Document, Problem>| result.expect_err("refused").path;
+        assert!(executor("imagePullPolicy: Always, secret_as_env: []").is_ok());
+        assert_eq!(
+            place(executor("imagePullPolicy: 7")),
+            "platforms.kubernetes.deploymentSpec.executors.exec-say.imagePullPolicy"
+        );
+        assert_eq!(
+            place(with("pipelineConfig: {activeDeadlineSeconds: soon}")),
+            "platforms.kubernetes.pipelineConfig.activeDeadlineSeconds"
+        );
+        let told = executor("colour: red").expect("only told").warnings;
+        assert_eq!(
+            told,
+            ["`platforms.kubernetes.deploymentSpec.executors.exec-say.colour`: unknown field, ignored"]
+        );
     }
 
     #[test]
