@@ -47,6 +47,7 @@ pub(super) const ARTIFACT: Entity<Artifact> = Entity {
         field("created_at", "created_at", Kind::Time),
     ],
     has_tags: false,
+    beside: None,
     read,
 };
 

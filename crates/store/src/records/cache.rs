@@ -43,6 +43,7 @@ const ENTITY: Entity<CacheEntry> = Entity {
         field("created_at", "created_at", Kind::Time),
     ],
     has_tags: false,
+    beside: None,
     read,
 };
 

@@ -1,4 +1,4 @@
-//! What the tables that are found by id have in common. Lists of them are in `query`.
+//! What the tables that are found by id have in common. Lists of them are in `page`.
 
 use sqlx::{AssertSqlSafe, SqliteConnection, sqlite::SqliteRow};
 
@@ -19,14 +19,55 @@ pub(super) struct Entity<T> {
     pub(super) join: &'static str,
     pub(super) fields: &'static [Field],
     pub(super) has_tags: bool,
+    pub(super) beside: Option<Beside>,
     pub(super) read: fn(&Fields<'_>) -> Result<T>,
 }
 
-/// A field that lists can be filtered and sorted by.
+/// What triggers keep beside a large table, so that its lists stay fast.
+pub(super) struct Beside {
+    /// How many rows there are for each combination of the columns that are counted.
+    pub(super) counts: &'static str,
+    pub(super) counted: &'static [&'static str],
+    /// The fields that are the name, and the tables in which it is searched for parts.
+    pub(super) name_fields: &'static [&'static str],
+    pub(super) names: &'static str,
+    pub(super) name_parts: &'static str,
+}
+
+/// A field that lists can be filtered by, and sorted by unless said otherwise.
 pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) column: &'static str,
     pub(super) kind: Kind,
+    pub(super) is_sorted: bool,
+    /// What rows that are equal in it are sorted by, before the id: a column with a time.
+    pub(super) then: Option<&'static str>,
+    /// The column to sort by, when that is another: one that is never null.
+    pub(super) sorted_as: Option<&'static str>,
+}
+
+impl Field {
+    /// One that lists cannot be sorted by.
+    pub(super) const fn unsorted(self) -> Self {
+        Self {
+            is_sorted: false,
+            ..self
+        }
+    }
+
+    pub(super) const fn sorted_as(self, column: &'static str) -> Self {
+        Self {
+            sorted_as: Some(column),
+            ..self
+        }
+    }
+
+    pub(super) const fn then(self, column: &'static str) -> Self {
+        Self {
+            then: Some(column),
+            ..self
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,7 +80,14 @@ pub(super) enum Kind {
 
 /// Short for a table of fields.
 pub(super) const fn field(name: &'static str, column: &'static str, kind: Kind) -> Field {
-    Field { name, column, kind }
+    Field {
+        name,
+        column,
+        kind,
+        is_sorted: true,
+        then: None,
+        sorted_as: None,
+    }
 }
 
 impl<T> Entity<T> {
@@ -57,6 +105,7 @@ impl<T> Entity<T> {
             join: "",
             fields: &[],
             has_tags: false,
+            beside: None,
             read,
         }
     }

@@ -32,6 +32,7 @@ const ENTITY: Entity<Experiment> = Entity {
         field("last_run_created_at", "last_run_created_at", Kind::OptionalTime),
     ],
     has_tags: false,
+    beside: None,
     read,
 };
 

@@ -9,6 +9,7 @@ mod experiments;
 mod launch;
 mod lineage;
 mod model;
+mod page;
 mod pipelines;
 pub mod query;
 mod recurring;

@@ -31,6 +31,7 @@ const ENTITY: Entity<Pipeline> = Entity {
         field("created_at", "created_at", Kind::Time),
     ],
     has_tags: true,
+    beside: None,
     read,
 };
 

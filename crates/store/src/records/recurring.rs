@@ -36,6 +36,7 @@ const ENTITY: Entity<RecurringRun> = Entity {
         field("updated_at", "updated_at", Kind::Time),
     ],
     has_tags: false,
+    beside: None,
     read,
 };
 

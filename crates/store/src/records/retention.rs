@@ -56,7 +56,7 @@ const RUN: Entity<StoredRun> = Entity::unlisted(
     "run",
     "runs",
     "runs.id, runs.experiment_id, runs.namespace, runs.state, runs.storage_state,
-     COALESCE(runs.finished_at, runs.created_at) AS ended_at,
+     COALESCE(runs.finished_at, runs.created_at) AS stopped_at,
      (SELECT COUNT(DISTINCT artifact_id) FROM artifact_tasks
       WHERE run_id = runs.id AND io IN ('OUTPUT', 'EXECUTOR_LOG')) AS artifacts,
      (SELECT COALESCE(SUM(size), 0) FROM artifacts WHERE artifacts.id IN (
@@ -84,7 +84,7 @@ impl Records {
         let mut reader = self.database.reader().await?;
         let ended = "state IN ('SUCCEEDED', 'SKIPPED', 'FAILED', 'CANCELED')
              AND retry_requested = 0 AND ($1 IS NULL OR namespace = $1)
-             ORDER BY ended_at, runs.id";
+             ORDER BY stopped_at, runs.id";
         let namespace = Bind::Text(namespace.map(str::to_owned));
         RUN.all(&mut reader, ended, vec![namespace]).await
     }
@@ -187,7 +187,7 @@ fn read_run(fields: &Fields<'_>) -> Result<StoredRun> {
         namespace: fields.string("namespace")?,
         state: fields.word("state")?,
         storage_state: fields.word("storage_state")?,
-        finished_at: fields.time("ended_at")?,
+        finished_at: fields.time("stopped_at")?,
         artifacts: fields.number("artifacts")?,
         bytes: fields.number("bytes")?,
     })

@@ -9,7 +9,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     Change, Error, NewRun, Page, Records, Result, Run, StateChange, documents,
-    entity::{Entity, Kind, field},
+    entity::{Beside, Entity, Kind, field},
     experiments,
     query::List,
     row::{Bind, Fields, json},
@@ -26,23 +26,30 @@ const ENTITY: Entity<Run> = Entity {
     fields: &[
         field("run_id", "id", Kind::Text),
         field("id", "id", Kind::Text),
-        field("display_name", "display_name", Kind::Text),
-        field("name", "display_name", Kind::Text),
-        field("namespace", "namespace", Kind::Text),
-        field("experiment_id", "experiment_id", Kind::Text),
-        field("pipeline_id", "pipeline_id", Kind::OptionalText),
-        field("pipeline_version_id", "pipeline_version_id", Kind::OptionalText),
-        field("description", "description", Kind::Text),
-        field("service_account", "service_account", Kind::Text),
-        field("storage_state", "storage_state", Kind::Text),
-        field("state", "state", Kind::Text),
-        field("status", "state", Kind::Text),
+        field("display_name", "display_name", Kind::Text).then("created_at"),
+        field("name", "display_name", Kind::Text).then("created_at"),
+        field("namespace", "namespace", Kind::Text).unsorted(),
+        field("experiment_id", "experiment_id", Kind::Text).unsorted(),
+        field("pipeline_id", "pipeline_id", Kind::OptionalText).unsorted(),
+        field("pipeline_version_id", "pipeline_version_id", Kind::OptionalText).unsorted(),
+        field("description", "description", Kind::Text).unsorted(),
+        field("service_account", "service_account", Kind::Text).unsorted(),
+        field("storage_state", "storage_state", Kind::Text).then("created_at"),
+        field("state", "state", Kind::Text).then("created_at"),
+        field("status", "state", Kind::Text).then("created_at"),
         field("created_at", "created_at", Kind::Time),
-        field("recurring_run_id", "recurring_run_id", Kind::OptionalText),
+        field("recurring_run_id", "recurring_run_id", Kind::OptionalText).unsorted(),
         field("scheduled_at", "scheduled_at", Kind::Time),
-        field("finished_at", "finished_at", Kind::OptionalTime),
+        field("finished_at", "finished_at", Kind::OptionalTime).sorted_as("ended_at"),
     ],
     has_tags: false,
+    beside: Some(Beside {
+        counts: "run_counts",
+        counted: &["namespace", "experiment_id", "storage_state", "state"],
+        name_fields: &["display_name", "name"],
+        names: "run_names",
+        name_parts: "run_name_parts",
+    }),
     read,
 };
 
@@ -286,9 +293,9 @@ async fn insert(connection: &mut SqliteConnection, run: &Run) -> Result<()> {
              (id, experiment_id, namespace, display_name, storage_state, state,
               termination_requested, created_at, scheduled_at, finished_at, pipeline_id,
               pipeline_version_id, document_digest, pipeline_root, service_account, description,
-              parameters, error, state_history, retry_requested, recurring_run_id)
+              parameters, error, state_history, retry_requested, recurring_run_id, ended_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-                 $20, $21)",
+                 $20, $21, COALESCE($10, 0))",
     )
     .bind(run.id.to_string())
     .bind(run.experiment_id.to_string())
@@ -349,95 +356,4 @@ fn read(fields: &Fields<'_>) -> Result<Run> {
 }
 
 #[cfg(test)]
-mod tests {
-    use sqlx::Row as _;
-
-    use super::*;
-    use crate::{
-        Location, Store,
-        records::{
-            query::{Op, Predicate, Sort, Statement, Value},
-            row::bound,
-        },
-    };
-
-    /// How SQLite goes about a statement, a step a line.
-    async fn plan(store: &Store, statement: Statement) -> String {
-        let mut reader = store.database.reader().await.unwrap();
-        let sql = format!("EXPLAIN QUERY PLAN {}", statement.text);
-        let steps = bound(sql, statement.binds).fetch_all(&mut *reader).await.unwrap();
-        let steps: Vec<String> = steps.iter().map(|step| step.get("detail")).collect();
-        steps.join("\n")
-    }
-
-    #[tokio::test]
-    async fn lists_of_runs_are_found_in_indexes() {
-        let store = Store::open(Location::Memory).await.unwrap();
-        let scopes = [
-            ("namespace", "namespace = ?", "runs_by_namespace"),
-            ("experiment_id", "experiment_id = ?", "runs_by_experiment"),
-        ];
-        for (column, condition, index) in scopes {
-            for sorted_by in ["created_at", "finished_at", "state", "display_name"] {
-                for filtered_by in ["storage_state", "state", "display_name", "run_id"] {
-                    let values = vec![Value::Text("x".to_owned())];
-                    let predicate = Predicate {
-                        field: filtered_by.to_owned(),
-                        op: Op::NotEquals,
-                        values,
-                    };
-                    let sort = Sort {
-                        field: sorted_by.to_owned(),
-                        descending: true,
-                    };
-                    let list = List {
-                        filter: vec![predicate],
-                        sort,
-                        ..List::default()
-                    };
-                    let sort = ENTITY.field(sorted_by).unwrap();
-                    let scope = vec![(condition, Bind::from("x"))];
-                    let (count, page) = ENTITY.statements(scope, sort, &list).unwrap();
-                    let covered = format!("SEARCH runs USING COVERING INDEX {index} ({column}=?)");
-                    assert_eq!(plan(&store, count).await, covered);
-                    let plan = plan(&store, page).await;
-                    assert!(plan.contains(&covered), "{sorted_by} {filtered_by}: {plan}");
-                    if sorted_by == "created_at" {
-                        assert!(!plan.contains("USE TEMP B-TREE"), "nothing is sorted: {plan}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_later_page_begins_where_the_one_before_ended() {
-        let store = Store::open(Location::Memory).await.unwrap();
-        let after = Some(super::super::Cursor {
-            value: 1.into(),
-            id: "x".to_owned(),
-        });
-        let list = List {
-            after,
-            ..List::default()
-        };
-        let sort = ENTITY.field("created_at").unwrap();
-        let scope = vec![("namespace = ?", Bind::from("x"))];
-        let (_, page) = ENTITY.statements(scope, sort, &list).unwrap();
-        let plan = plan(&store, page).await;
-        let seek =
-            "SEARCH runs USING COVERING INDEX runs_by_namespace (namespace=? AND (created_at,id)>(?,?))";
-        assert!(plan.contains(seek), "{plan}");
-    }
-
-    #[tokio::test]
-    async fn runs_that_have_not_ended_are_found_in_their_own_index() {
-        let store = Store::open(Location::Memory).await.unwrap();
-        let statement = Statement {
-            text: UNFINISHED.to_owned(),
-            binds: Vec::new(),
-        };
-        let plan = plan(&store, statement).await;
-        assert_eq!(plan, "SCAN runs USING INDEX runs_unfinished");
-    }
-}
+mod tests;

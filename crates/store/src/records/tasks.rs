@@ -193,6 +193,7 @@ async fn write_status(
         Some(status) => {
             let done = sqlx::query(
                 "UPDATE runs SET state = $2, error = $3, state_history = $4, finished_at = $5,
+                     ended_at = COALESCE($5, 0),
                      termination_requested = CASE WHEN $6 = 1 THEN 0 ELSE termination_requested END,
                      retry_requested = CASE WHEN $6 = 1 THEN 0 ELSE retry_requested END
                  WHERE id = $1",

@@ -30,6 +30,7 @@ const ENTITY: Entity<PipelineVersion> = Entity {
         field("created_at", "created_at", Kind::Time),
     ],
     has_tags: true,
+    beside: None,
     read,
 };
 

@@ -1,6 +1,9 @@
 //! Filters, orders and pages of lists.
 
-use coracle_api::{id::RunId, state::RuntimeState};
+use coracle_api::{
+    id::{ExperimentId, RunId},
+    state::{RuntimeState, StorageState},
+};
 use coracle_store::{
     Store,
     records::{
@@ -22,6 +25,8 @@ crate::conformance! {
     tags_can_be_filtered_by,
     text_that_looks_like_sql_is_text,
     what_cannot_be_asked_is_refused,
+    totals_stay_right_whatever_becomes_of_runs,
+    parts_of_names_are_found_among_few_and_among_many,
 }
 
 async fn pages_over_equal_values_visit_each_row_once(store: &Store) {
@@ -33,7 +38,7 @@ async fn pages_over_equal_values_visit_each_row_once(store: &Store) {
         "display_name",
         "state",
         "finished_at",
-        "pipeline_id",
+        "storage_state",
         "id",
     ] {
         for descending in [false, true] {
@@ -287,7 +292,7 @@ async fn text_that_looks_like_sql_is_text(store: &Store) {
             }
         }
         let after = Some(Cursor {
-            value: json!(text),
+            value: json!([text, 1]),
             id: text.to_owned(),
         });
         let list = List {
@@ -372,16 +377,171 @@ async fn what_cannot_be_asked_is_refused(store: &Store) {
         let error = store.records().list_runs(RunScope::All, &list).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{field}: {error}");
     }
-    let after = Some(Cursor {
-        value: json!("text"),
-        id: String::new(),
-    });
+    for (field, value) in [
+        ("created_at", json!("text")),
+        ("created_at", json!([1, 2])),
+        ("run_id", json!(1)),
+        ("display_name", json!("text")),
+        ("display_name", json!(["text"])),
+        ("display_name", json!(["text", "text"])),
+        ("state", json!([1, 1])),
+    ] {
+        let list = List {
+            sort: sort(field, false),
+            after: Some(Cursor {
+                value,
+                id: String::new(),
+            }),
+            ..List::default()
+        };
+        let error = store.records().list_runs(RunScope::All, &list).await.unwrap_err();
+        assert!(
+            matches!(error, Error::InvalidCursor { entity: "run" }),
+            "{list:?}"
+        );
+    }
     let list = List {
-        after,
+        sort: sort("pipeline_id", false),
         ..List::default()
     };
     let error = store.records().list_runs(RunScope::All, &list).await.unwrap_err();
-    assert!(matches!(error, Error::InvalidCursor { entity: "run" }));
+    assert!(
+        error
+            .to_string()
+            .contains("a field that such lists are sorted by")
+    );
+}
+
+async fn totals_stay_right_whatever_becomes_of_runs(store: &Store) {
+    let records = store.records();
+    let runs = many_runs(store, 8, at).await;
+    let group = runs[0].experiment_id;
+    let other = experiment("other");
+    records.create_experiment(other.clone()).await.unwrap();
+    let elsewhere = records.create_run(new_run(other.id, "Run")).await.unwrap();
+    for (run, state) in runs.iter().zip([
+        RuntimeState::Running,
+        RuntimeState::Failed,
+        RuntimeState::Running,
+        RuntimeState::Pending,
+    ]) {
+        let status = RunStatus {
+            state,
+            error: None,
+            state_history: Vec::new(),
+            retried: false,
+            finished_at: None,
+        };
+        let commit = Commit {
+            run: Some(status),
+            ..Commit::default()
+        };
+        records.commit(run.id, commit.clone()).await.unwrap();
+        records.commit(run.id, commit).await.unwrap();
+    }
+    records
+        .set_run_storage_state(runs[0].id, StorageState::Archived)
+        .await
+        .unwrap();
+    totals_are_right(store, group).await;
+    records.delete_run(runs[0].id).await.unwrap();
+    records.delete_run(runs[7].id).await.unwrap();
+    totals_are_right(store, group).await;
+    records
+        .set_experiment_storage_state(group, StorageState::Archived)
+        .await
+        .unwrap();
+    totals_are_right(store, group).await;
+    records.delete_experiment(other.id).await.unwrap();
+    totals_are_right(store, other.id).await;
+    records.delete_run(elsewhere.id).await.unwrap();
+    totals_are_right(store, other.id).await;
+    // A refused run is not counted.
+    let mut taken = new_run(group, "taken");
+    taken.id = runs[1].id;
+    records.create_run(taken).await.unwrap_err();
+    totals_are_right(store, group).await;
+}
+
+/// Totals, which are kept, against rows, which are counted here.
+async fn totals_are_right(store: &Store, experiment: ExperimentId) {
+    let filters = [
+        None,
+        Some(("state", Op::Equals, "RUNNING")),
+        Some(("state", Op::NotEquals, "PENDING")),
+        Some(("status", Op::In, "FAILED")),
+        Some(("storage_state", Op::Equals, "ARCHIVED")),
+        Some(("storage_state", Op::NotEquals, "ARCHIVED")),
+        Some(("state", Op::IsSubstring, "ing")),
+    ];
+    for scope in [
+        RunScope::Namespace("team".to_owned()),
+        RunScope::Experiment(experiment),
+        RunScope::All,
+    ] {
+        for filter in filters {
+            let filter = filter.map(|(field, op, value)| Predicate {
+                field: field.to_owned(),
+                op,
+                values: vec![Value::Text(value.to_owned())],
+            });
+            let mut list = List {
+                filter: filter.into_iter().collect(),
+                page_size: 100,
+                ..List::default()
+            };
+            let all = store.records().list_runs(scope.clone(), &list).await.unwrap();
+            list.page_size = 1;
+            let one = store.records().list_runs(scope.clone(), &list).await.unwrap();
+            assert_eq!(one.total, all.items.len() as i64, "{scope:?} {:?}", list.filter);
+        }
+    }
+}
+
+async fn parts_of_names_are_found_among_few_and_among_many(store: &Store) {
+    let records = store.records();
+    let runs = many_runs(store, 3, at).await;
+    for name in ["say \"hello\" to", "Straße 12", "run-NEAR(1)", "a*b OR c"] {
+        records
+            .create_run(new_run(runs[0].experiment_id, name))
+            .await
+            .unwrap();
+    }
+    for (part, total) in [
+        ("run", 4),
+        ("UN 2", 1),
+        ("\"hello\"", 1),
+        ("straße", 1),
+        ("STRASSE", 0),
+        ("NEAR(", 1),
+        ("*b OR", 1),
+        ("OR ", 1),
+        ("a\0b", 0),
+        ("12", 1),
+        ("absent", 0),
+    ] {
+        let list = List {
+            filter: vec![Predicate {
+                field: "name".to_owned(),
+                op: Op::IsSubstring,
+                values: vec![Value::Text(part.to_owned())],
+            }],
+            sort: sort("finished_at", true),
+            page_size: 2,
+            after: None,
+        };
+        assert_eq!(visit(store, list).await.len(), total, "{part:?}");
+    }
+    records.delete_run(runs[2].id).await.unwrap();
+    let list = List {
+        filter: vec![Predicate {
+            field: "name".to_owned(),
+            op: Op::IsSubstring,
+            values: vec![Value::Text("UN 2".to_owned())],
+        }],
+        ..List::default()
+    };
+    assert_eq!(visit(store, list).await, []);
 }
 
 /// Runs `Run 0`, `Run 1`, … of one experiment.
