@@ -2,7 +2,7 @@
 //! by key, a Pod that exists already is the one that was meant, a Pod that is gone need not go.
 
 use coracle_api::id::{ArtifactId, TaskId};
-use coracle_artifacts::{ArtifactUri, Artifacts};
+use coracle_artifacts::{ArtifactUri, Artifacts, content};
 use coracle_reconcile::retry::until_done;
 use coracle_api::launch::SpilledValue;
 use coracle_store::records::{Attempt, CacheEntry, Commit, Records};
@@ -91,11 +91,12 @@ impl Tools {
     async fn import(&self, import: Import) -> Option<Event> {
         let Import {
             task,
-            artifact,
+            mut artifact,
             reimport,
         } = import;
-        if let Err(message) = is_there(&artifact.uri).await {
-            return Some(Event::ImportRefused { task, message });
+        match measured(&artifact.uri).await {
+            Ok(measure) => (artifact.digest, artifact.size) = measure.unzip(),
+            Err(message) => return Some(Event::ImportRefused { task, message }),
         }
         let known = if reimport {
             None
@@ -103,9 +104,11 @@ impl Tools {
             let find = || self.records.artifact_by_uri(&artifact.namespace, &artifact.uri);
             until_done("look an artifact up", &self.cancel, find).await?
         };
-        // An artifact of another type is another thing, wherever its bytes are.
+        // Of another type or content it is another thing, whatever its URI is.
         let known = known.filter(|known| {
-            known.artifact_type == artifact.artifact_type && known.metadata == artifact.metadata
+            known.artifact_type == artifact.artifact_type
+                && known.metadata == artifact.metadata
+                && known.digest == artifact.digest
         });
         Some(Event::Imported {
             task,
@@ -256,16 +259,30 @@ fn settled<T>(answer: Result<T, kube::Error>, already: u16) -> Result<Option<Str
     }
 }
 
-/// Whether something is at a local URI. What is elsewhere shows when it is read.
-async fn is_there(uri: &str) -> Result<(), String> {
+/// Digest and size of what is at a local URI, so that those who consume it notice when it changes.
+/// What is elsewhere shows when it is read.
+async fn measured(uri: &str) -> Result<Option<(String, u64)>, String> {
     let uri: ArtifactUri = uri.parse().map_err(|error| format!("{error}"))?;
-    match uri.local() {
-        Ok(path) => match tokio::fs::metadata(path).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!("cannot import `{}`: {error}", uri.as_str())),
-        },
-        Err(_) => Ok(()),
+    let Ok(path) = uri.local().map(std::path::Path::to_owned) else {
+        return Ok(None);
+    };
+    let refused = |why: &dyn std::fmt::Display| format!("cannot import `{}`: {why}", uri.as_str());
+    match tokio::task::spawn_blocking(move || content::measure(&path)).await {
+        Ok(Ok(Some(measure))) => Ok(Some((measure.digest, measure.size))),
+        Ok(Ok(None)) => Err(refused(&"nothing is there")),
+        Ok(Err(error)) => Err(refused(&chain(&error))),
+        Err(error) => Err(refused(&error)),
     }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 fn attempt(state: &State, task: TaskId, number: u32) -> Option<&Attempt> {

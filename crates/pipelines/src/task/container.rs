@@ -293,7 +293,8 @@ fn spec_fields(
 /// Local artifacts outside the artifact store, such as an imported file in /tmp, as volumes at their own paths:
 /// a task's sandbox may cover the place where they are.
 fn inputs_from_elsewhere(order: &Order<'_>, settings: &Settings, volumes: &mut Volumes) {
-    let artifacts = order.artifacts.values().flat_map(|list| &list.artifacts);
+    let imported = order.workspace_import.iter().map(|import| &import.artifact);
+    let artifacts = order.artifacts.values().flat_map(|list| &list.artifacts).chain(imported);
     let uris = artifacts.filter_map(|artifact| artifact.uri.parse::<ArtifactUri>().ok());
     let paths: BTreeSet<PathBuf> = uris
         .filter_map(|uri| uri.local().ok().map(Path::to_owned))
