@@ -4,8 +4,8 @@
 //! kubeflow/pipelines): the same paths, and the same names where it has them. Its writes are not
 //! taken: only the engine writes tasks.
 //!
-//! - [`detail`]: inside a run
-//! - [`full`]: alone
+//! - [`detail`]: as part of a run
+//! - [`full`]: alone, with all that there is
 
 mod detail;
 mod full;
@@ -19,7 +19,7 @@ use axum::{Json, extract::State};
 use coracle_api::id::{ArtifactId, RunId, TaskId};
 use coracle_store::records;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 pub(super) use self::{
     detail::{TaskDetail, details},
@@ -29,7 +29,7 @@ use super::{
     Options,
     cache::CacheEntry,
     error::Error,
-    extract::{Body, Ids},
+    extract::{Body, Ids, Params},
     wire::map,
 };
 
@@ -40,26 +40,52 @@ pub(super) struct ArtifactList {
     artifact_ids: Vec<String>,
 }
 
-/// All tasks of a run.
+/// Tasks of a run.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ListTasksResponse {
     /// The root first, then in the order they were made.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tasks: Vec<Task>,
-    /// How many there are.
+    /// How many there are in all.
     total_size: usize,
+    /// Leads to the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_page_token: Option<String>,
+}
+
+/// Which tasks to list.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct TaskParams {
+    /// `next_page_token` of the page before.
+    #[serde(alias = "pageToken")]
+    page_token: String,
+    /// How many tasks at most; all when absent.
+    #[serde(alias = "pageSize")]
+    page_size: Option<u32>,
+    /// Only those directly in this task: a DAG, a loop or an iteration.
+    #[serde(alias = "parentTaskId")]
+    parent_task_id: String,
 }
 
 /// Lists a run's tasks in full.
 #[utoipa::path(get, path = "/runs/{run_id}/tasks", tag = "tasks",
-    params(("run_id" = String, Path)), responses((status = 200, body = ListTasksResponse)))]
+    params(("run_id" = String, Path), TaskParams), responses((status = 200, body = ListTasksResponse)))]
 pub(super) async fn list_all(
     State(options): State<Arc<Options>>,
     Ids(run_id): Ids<RunId>,
+    Params(params): Params<TaskParams>,
 ) -> Result<Json<ListTasksResponse>, Error> {
     let records = &options.records;
     records.run(run_id).await?;
-    let rows = records.tasks(run_id).await?;
+    let mut rows = records.tasks(run_id).await?;
+    if !params.parent_task_id.is_empty() {
+        let parent = records.task(params.parent_task_id.parse()?).await?.id;
+        rows.retain(|row| row.parent_id == Some(parent));
+    }
+    let total_size = rows.len();
+    let next_page_token = params.cut(&mut rows)?;
     let mut attempts = grouped(records.attempts(run_id).await?, |attempt| attempt.task_id);
     let mut events = grouped(records.events(run_id).await?, |event| event.task_id);
     let tasks: Vec<_> = rows
@@ -71,9 +97,33 @@ pub(super) async fn list_all(
         })
         .collect();
     Ok(Json(ListTasksResponse {
-        total_size: tasks.len(),
         tasks,
+        total_size,
+        next_page_token,
     }))
+}
+
+impl TaskParams {
+    /// Leaves one page of the rows, and returns the token of the next: the id of the page's last
+    /// task. Tasks are never deleted alone, and new ones come at the end.
+    fn cut(&self, rows: &mut Vec<records::Task>) -> Result<Option<String>, Error> {
+        if !self.page_token.is_empty() {
+            let last = rows.iter().position(|row| row.id.to_string() == self.page_token);
+            let last = last.ok_or_else(|| {
+                Error::Invalid(
+                    "the page_token does not belong to this list of tasks: start again without it".to_owned(),
+                )
+            })?;
+            rows.drain(..=last);
+        }
+        let most = match self.page_size {
+            None | Some(0) => return Ok(None),
+            Some(size) => usize::try_from(size).unwrap_or(usize::MAX),
+        };
+        let has_more = rows.len() > most;
+        rows.truncate(most);
+        Ok(rows.last().filter(|_| has_more).map(|last| last.id.to_string()))
+    }
 }
 
 /// Shows a task in full.

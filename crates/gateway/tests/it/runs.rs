@@ -467,6 +467,27 @@ async fn tasks_are_shown_in_full_and_without_secrets() {
     let path = format!("/runs/{run}/tasks/{}", say["task_id"].as_str().unwrap());
     assert_eq!(&server.ok(&path).await, say);
 
+    let page = server.ok(&format!("/runs/{run}/tasks?page_size=2")).await;
+    assert_eq!(page["total_size"], 3);
+    assert_eq!(page["tasks"].as_array().unwrap().len(), 2);
+    let token = page["next_page_token"].as_str().unwrap();
+    let rest = server
+        .ok(&format!("/runs/{run}/tasks?page_size=2&page_token={token}"))
+        .await;
+    assert_eq!(rest["tasks"].as_array().unwrap().len(), 1);
+    assert_eq!(rest.get("next_page_token"), None);
+    let root = named(&listed["tasks"], "root")["task_id"].as_str().unwrap();
+    let inside = server
+        .ok(&format!("/runs/{run}/tasks?parent_task_id={root}"))
+        .await;
+    assert_eq!(inside["total_size"], 2);
+    refused(
+        server.get(&format!("/runs/{run}/tasks?page_token=x")).await,
+        400,
+        3,
+        "page_token",
+    );
+
     let other = server.run().await;
     let foreign = format!("/runs/{other}/tasks/{}", say["task_id"].as_str().unwrap());
     refused(server.get(&foreign).await, 404, 5, "task");

@@ -136,8 +136,9 @@ pub(in crate::kfp) struct PeriodicSchedule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(in crate::kfp) enum Mode {
-    /// Not said.
-    ModeUnspecified,
+    /// Not said: it makes runs.
+    #[serde(rename = "MODE_UNSPECIFIED")]
+    Unspecified,
     /// It makes runs.
     Enable,
     /// It makes none until it is enabled.
