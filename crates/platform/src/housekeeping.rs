@@ -1,8 +1,10 @@
-//! Keeps what is only history from growing without bound: old Events, and the part of the
-//! revision log that no watch needs any more. Rows about runs are not history, and stay.
+//! Keeps what is only history from growing without bound: old Events, the part of the revision
+//! log that no watch needs any more, and, where a limit is set, artifacts of old runs. Rows about
+//! runs are not history, and stay.
 
 use std::time::Duration;
 
+use axum::{Router, body::Body};
 use coracle_store::resources::Resources;
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +13,11 @@ use kube::{
     Api, Client,
     api::{DeleteParams, ListParams},
 };
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::config::Retention;
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(600);
@@ -19,9 +25,18 @@ const PERIOD: Duration = Duration::from_secs(600);
 const EVENTS_STAY: SignedDuration = SignedDuration::from_hours(1);
 /// How many revisions stay for watches that take up where they broke off.
 const REVISIONS_STAY: u64 = 20_000;
+/// The largest answer about deleted artifacts that is read, in bytes.
+const ANSWER: usize = 64 << 20;
 
-/// Tidies up now and then, until `stop`.
-pub async fn keep(resources: Resources, client: Client, stop: CancellationToken) {
+/// Tidies up now and then, until `stop`. `pipelines` is the pipelines API, which knows what of a
+/// run's artifacts nobody needs.
+pub async fn keep(
+    resources: Resources,
+    client: Client,
+    pipelines: Router,
+    retention: Retention,
+    stop: CancellationToken,
+) {
     let mut due = tokio::time::interval(PERIOD);
     due.tick().await;
     loop {
@@ -35,6 +50,9 @@ pub async fn keep(resources: Resources, client: Client, stop: CancellationToken)
         if let Err(error) = forget_revisions(&resources).await {
             let error: &dyn std::error::Error = &error;
             tracing::warn!(error, "cannot shorten the log of revisions");
+        }
+        if retention != Retention::default() {
+            collect(&pipelines, retention).await;
         }
     }
 }
@@ -71,6 +89,50 @@ async fn forget_revisions(resources: &Resources) -> Result<(), coracle_store::re
     Ok(())
 }
 
+/// Deletes the artifacts that the limits leave out, as `coracle gc` does.
+async fn collect(pipelines: &Router, retention: Retention) {
+    let asked = http::Request::post("/apis/v2beta1/storage:collect")
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Body::from(order(retention).to_string()));
+    let Ok(asked) = asked else { return };
+    // A router that has no error of its own: `Infallible`.
+    let Ok(answer) = pipelines.clone().oneshot(asked).await;
+    let status = answer.status();
+    let body = axum::body::to_bytes(answer.into_body(), ANSWER).await;
+    let body: Value = body
+        .ok()
+        .and_then(|body| serde_json::from_slice(&body).ok())
+        .unwrap_or_default();
+    if !status.is_success() {
+        let message = body["message"].as_str().unwrap_or_default();
+        tracing::warn!(%status, message, "cannot delete artifacts of old runs");
+        return;
+    }
+    let count = body["artifacts"].as_array().map_or(0, Vec::len);
+    if count > 0 {
+        let bytes = body["bytes"].as_str().unwrap_or_default();
+        tracing::info!(count, bytes, "deleted artifacts of old runs");
+    }
+    for problem in body["problems"].as_array().into_iter().flatten() {
+        let problem = problem.as_str().unwrap_or_default();
+        tracing::warn!(problem, "cannot delete an artifact");
+    }
+}
+
+fn order(retention: Retention) -> Value {
+    let mut order = json!({"dry_run": false});
+    if let Some(age) = retention.age {
+        order["older_than_seconds"] = json!(age.as_secs());
+    }
+    if let Some(runs) = retention.runs {
+        order["keep_last"] = json!(runs);
+    }
+    if let Some(size) = retention.size {
+        order["max_bytes"] = json!(size);
+    }
+    order
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -88,5 +150,16 @@ mod tests {
         assert!(!is_old(&event, minutes(69)));
         assert!(is_old(&event, minutes(71)));
         assert!(!is_old(&Event::default(), minutes(1000)));
+    }
+
+    #[test]
+    fn only_the_limits_that_are_set_are_asked_for() {
+        let retention = Retention {
+            age: Some(SignedDuration::from_hours(48)),
+            runs: None,
+            size: Some(1024),
+        };
+        let expected = json!({"dry_run": false, "older_than_seconds": 172_800, "max_bytes": 1024});
+        assert_eq!(order(retention), expected);
     }
 }

@@ -138,6 +138,7 @@ impl Server {
             clock: Timestamp::now,
             shutdown: stop.clone(),
         });
+        let pipelines = gateway.clone();
         let router = kubernetes
             .merge(gateway)
             .merge(coracle_webui::router())
@@ -176,6 +177,8 @@ impl Server {
         parts.spawn(housekeeping::keep(
             store.resources().clone(),
             client,
+            pipelines,
+            config.retention,
             stop.clone(),
         ));
         let running = Running {

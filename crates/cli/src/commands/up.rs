@@ -16,9 +16,10 @@ use std::{
 use anyhow::{Context, bail};
 use coracle_platform::{
     Config, Server,
-    config::DEFAULT_PORT,
+    config::{DEFAULT_PORT, Retention},
     data_dir::{self, Running},
 };
+use jiff::SignedDuration;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -28,11 +29,16 @@ use nix::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::amounts::{Size, Span};
+
 /// Set for a server that was started in the background: it says one line and no more.
 const DETACHED: &str = "CORACLE_DETACHED";
 
 /// How to start a server.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  coracle up -d
+  coracle up --cache-ttl 7d --retain-days 30 --retain-size 50Gi")]
 pub(crate) struct Up {
     /// Port to listen on; 0 takes any free one
     #[arg(long, default_value_t = DEFAULT_PORT, env = "CORACLE_PORT")]
@@ -40,6 +46,26 @@ pub(crate) struct Up {
     /// Address to listen on; other machines are let in only once authentication is configured
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub(crate) host: IpAddr,
+    /// How old results may be that tasks take over instead of running: `7d`, `12h` [default: any age]
+    #[arg(
+        long,
+        env = "CORACLE_CACHE_TTL",
+        value_name = "DURATION",
+        conflicts_with = "no_cache"
+    )]
+    pub(crate) cache_ttl: Option<Span>,
+    /// Run every task, and take over no results
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Delete the artifacts of runs that ended longer ago
+    #[arg(long, env = "CORACLE_RETAIN_DAYS", value_name = "DAYS")]
+    pub(crate) retain_days: Option<u32>,
+    /// Delete the artifacts of all runs but so many that ended last
+    #[arg(long, env = "CORACLE_RETAIN_RUNS", value_name = "COUNT")]
+    pub(crate) retain_runs: Option<u32>,
+    /// Delete the artifacts of the oldest runs, until all together are no larger: `50Gi`
+    #[arg(long, env = "CORACLE_RETAIN_SIZE", value_name = "BYTES")]
+    pub(crate) retain_size: Option<Size>,
     /// Stay in the foreground (the default)
     #[arg(long, conflicts_with = "detach")]
     pub(crate) foreground: bool,
@@ -64,6 +90,14 @@ fn serve(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
     let binary = std::env::current_exe().context("cannot find this program's own file")?;
     let mut config = Config::new(data_dir.to_owned(), binary);
     (config.host, config.port) = (options.host, options.port);
+    config.cache = (!options.no_cache).then(|| options.cache_ttl.map(Span::duration));
+    config.retention = Retention {
+        age: options
+            .retain_days
+            .map(|days| SignedDuration::from_hours(24 * i64::from(days))),
+        runs: options.retain_runs,
+        size: options.retain_size.map(|size| size.0),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -130,6 +164,7 @@ fn detach(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
         ])
         .arg("--data-dir")
         .arg(data_dir)
+        .args(limits(options))
         .env(DETACHED, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -163,6 +198,31 @@ fn detach(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
     writeln!(out, "  log   {}", log_path.display())?;
     writeln!(out, "  stop  `coracle down`")?;
     Ok(())
+}
+
+/// The options about the cache and retention, as they were given.
+fn limits(options: &Up) -> Vec<String> {
+    let given = [
+        (
+            "--cache-ttl",
+            options.cache_ttl.map(|span| format!("{}s", span.0)),
+        ),
+        ("--retain-days", options.retain_days.map(|days| days.to_string())),
+        ("--retain-runs", options.retain_runs.map(|runs| runs.to_string())),
+        (
+            "--retain-size",
+            options.retain_size.map(|size| size.0.to_string()),
+        ),
+    ];
+    let mut words: Vec<String> = given
+        .into_iter()
+        .filter_map(|(name, value)| Some([name.to_owned(), value?]))
+        .flatten()
+        .collect();
+    if options.no_cache {
+        words.push("--no-cache".to_owned());
+    }
+    words
 }
 
 /// Stops the server of a data directory, and returns when it has stopped.
@@ -205,4 +265,39 @@ pub(crate) fn alive(data_dir: &Path) -> anyhow::Result<Option<Running>> {
 fn open_lock(data_dir: &Path) -> anyhow::Result<File> {
     let path: PathBuf = data_dir.join("coracle.lock");
     File::open(&path).with_context(|| format!("cannot read `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        up: Up,
+    }
+
+    #[test]
+    fn a_server_in_the_background_has_the_limits_that_were_given() {
+        let parse = |line: &str| Line::try_parse_from(line.split(' ')).map(|line| line.up);
+        let up = parse("up -d --cache-ttl 1d --retain-days 30 --retain-size 1Ki").expect("valid");
+        let words = limits(&up);
+        assert_eq!(
+            words,
+            [
+                "--cache-ttl",
+                "86400s",
+                "--retain-days",
+                "30",
+                "--retain-size",
+                "1024"
+            ]
+        );
+        let again = parse(&format!("up {}", words.join(" "))).expect("valid");
+        assert_eq!(limits(&again), words);
+        assert_eq!(limits(&parse("up --no-cache").expect("valid")), ["--no-cache"]);
+        assert!(parse("up --no-cache --cache-ttl 1d").is_err());
+    }
 }
