@@ -20,10 +20,11 @@ READY_SECONDS = 30
 class Server:
     """`coracle up` as a child process with its own data directory and port."""
 
-    def __init__(self, data_dir: Path, log: Path, port: int | None = None):
+    def __init__(self, data_dir: Path, log: Path, port: int | None = None, variables: dict | None = None):
         self.data_dir = data_dir
         self.log = log
         self.port = port or free_port()
+        self.variables = variables or {}
         self.process: subprocess.Popen | None = None
         self._client: kfp.Client | None = None
 
@@ -36,7 +37,9 @@ class Server:
             BINARY, "up", "--foreground", "--data-dir", self.data_dir, "--port", str(self.port), *flags,
         ]  # fmt: skip
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env={**environment(), **self.variables}
+            )
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:

@@ -560,7 +560,9 @@ def web(tmp_path):
 
 
 @pytest.mark.covers("Pipelines: created from a URL", "kfp.Client.pipeline_uploads")
-def test_pipelines_and_versions_are_created_from_a_url(client, server, web, name):
+def test_pipelines_and_versions_are_created_from_a_url(new_server, web, name):
+    server = new_server(variables={"CORACLE_PRIVATE_URLS": "1"}).start()
+    client = server.client
     folder, url = web
     (folder / "spoken.yaml").write_text(runs.package(spoken))
     source = kfp_server_api.V2beta1Url(pipeline_url=f"{url}/spoken.yaml")
@@ -591,6 +593,24 @@ def test_pipelines_and_versions_are_created_from_a_url(client, server, web, name
         json={"display_name": f"{name}-none", "package_url": {"pipeline_url": f"{url}/none.yaml"}},
     )
     assert 400 <= answer.status_code < 500 and "404" in answer.text, answer.text
+
+
+@pytest.mark.covers("Pipelines: a URL of this machine or of a private network is refused")
+def test_a_private_url_is_not_fetched(server, web, name):
+    folder, url = web
+    (folder / "spoken.yaml").write_text(runs.package(spoken))
+    answer = server.http(
+        "POST",
+        "/apis/v2beta1/pipelines/create",
+        json={
+            "pipeline": {"display_name": name},
+            "pipeline_version": {
+                "display_name": name,
+                "package_url": {"pipeline_url": f"{url}/spoken.yaml"},
+            },
+        },
+    )
+    assert answer.status_code == 400 and "private" in answer.text, answer.text
 
 
 @pytest.mark.covers("kfp.Client.experiments")

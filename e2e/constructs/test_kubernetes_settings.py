@@ -377,7 +377,8 @@ def changed_platform(pipeline, change) -> str:
 
 @dsl.pipeline(name="by-document")
 def by_document():
-    kubernetes.add_pod_label(show(script="df -P /dev/shm | tail -1; ls -d /dev/shm"), "team", "red")
+    task = show(script="ls -d /dev/shm").set_caching_options(False)
+    kubernetes.add_pod_label(task, "team", "red")
 
 
 @pytest.mark.covers("KubernetesExecutorConfig.enabled_shared_memory", "KubernetesExecutorConfig.pod_affinity")

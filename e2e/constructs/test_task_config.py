@@ -1,5 +1,7 @@
 """TaskConfig: what a task would have been given, handed to its code instead."""
 
+import uuid
+
 import pytest
 import runs
 from kfp import dsl, kubernetes
@@ -12,6 +14,15 @@ from kfp import dsl, kubernetes
     "dsl.TaskConfigPassthrough",
 )
 def test_settings_are_passed_through_to_the_component(server):
+    claim = f"task-config-{uuid.uuid4().hex[:8]}"
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
+    answer = server.http(
+        "POST",
+        "/api/v1/namespaces/default/persistentvolumeclaims",
+        json={"metadata": {"name": claim}, "spec": spec},
+    )
+    assert answer.ok, answer.text
+
     @dsl.component(
         base_image="python:3.11",
         task_config_passthroughs=[
@@ -49,7 +60,7 @@ def test_settings_are_passed_through_to_the_component(server):
         kubernetes.add_node_affinity(
             task, match_expressions=[{"key": "disk", "operator": "In", "values": ["ssd"]}]
         )
-        kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path="/scratch-here")
+        kubernetes.mount_pvc(task, pvc_name=claim, mount_path="/scratch-here")
 
     run = runs.finish(server, runs.submit_package(server, runs.package(pipeline)))
     assert run.state == "SUCCEEDED", run.describe()
@@ -62,7 +73,7 @@ def test_settings_are_passed_through_to_the_component(server):
     assert "nodeAffinity" in seen["affinity"]
     assert {"name": "GREETING", "value": "hello"} in seen["env"]
     assert seen["greeting"] == "hello"
-    assert seen["volumes"][0]["name"] == "scratch"
+    assert seen["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim
     assert seen["volume_mounts"][0]["mountPath"] == "/scratch-here"
     assert seen["scratch"]
 
