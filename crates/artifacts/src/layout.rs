@@ -200,7 +200,13 @@ mod tests {
 
     #[test]
     fn a_root_is_where_something_can_be_written() {
-        for text in ["/data/artifacts", "file:///data", "s3://b", "gs://b/k", "minio://b/k"] {
+        for text in [
+            "/data/artifacts",
+            "file:///data",
+            "s3://b",
+            "gs://b/k",
+            "minio://b/k",
+        ] {
             let root = pipeline_root(text).expect(text).expect("a root");
             assert_eq!(root.as_str(), text);
         }

@@ -7,12 +7,15 @@
 //! - [`uri`]: [`ArtifactUri`], parsed once
 //! - [`layout`]: which path a run, a task and an artifact have; no I/O
 //! - [`local`]: [`Artifacts`], the root on this machine: confinement and async reads
+//! - [`remote`]: [`Remote`], object stores and the web
+//! - [`retention`]: what may go when space is wanted back
 //! - [`content`]: blocking work on files and folders: digest, size, copy
 
 pub mod content;
 pub mod layout;
 pub mod local;
 pub mod remote;
+pub mod retention;
 pub mod uri;
 
 pub use local::Artifacts;

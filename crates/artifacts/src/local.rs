@@ -298,7 +298,11 @@ impl Artifacts {
                 };
                 if !entries.iter().any(|entry| entry.is_folder && entry.name == name) {
                     let size = if is_folder { 0 } else { listed.size };
-                    entries.push(Entry { name, is_folder, size });
+                    entries.push(Entry {
+                        name,
+                        is_folder,
+                        size,
+                    });
                 }
             }
             return Ok(entries);

@@ -55,6 +55,9 @@ const PAUSES: [Duration; 3] = [
     Duration::from_secs(5),
 ];
 
+/// A store, the key in it, and both as they were written.
+type Found = (Arc<dyn ObjectStore>, Key, Object);
+
 type Bucket = (Provider, String, Option<String>);
 
 /// Why an artifact of another machine cannot be reached.
@@ -284,7 +287,7 @@ impl Remote {
     }
 
     /// The store, the key in it, and both as they were written; `None` for a web address.
-    fn find(&self, uri: &ArtifactUri) -> Result<Option<(Arc<dyn ObjectStore>, Key, Object)>, Error> {
+    fn find(&self, uri: &ArtifactUri) -> Result<Option<Found>, Error> {
         let unusable = |why: String| Error::Unavailable {
             uri: uri.to_string(),
             why,
@@ -306,11 +309,10 @@ impl Remote {
             Some(store) => store,
             None => {
                 let connector = self.connector(false).map_err(unusable)?;
-                let store = self
-                    .inner
-                    .settings
-                    .store(object, connector)
-                    .map_err(|why| unusable(format!("the settings of its store are incomplete: {why}")))?;
+                let store =
+                    self.inner.settings.store(object, connector).map_err(|why| {
+                        unusable(format!("the settings of its store are incomplete: {why}"))
+                    })?;
                 self.stores().insert(bucket, Arc::clone(&store));
                 store
             }
@@ -365,7 +367,12 @@ impl Remote {
         }
     }
 
-    async fn web(&self, uri: &ArtifactUri, method: Method, range: Option<&Range<u64>>) -> Result<HttpResponse, Error> {
+    async fn web(
+        &self,
+        uri: &ArtifactUri,
+        method: Method,
+        range: Option<&Range<u64>>,
+    ) -> Result<HttpResponse, Error> {
         let unavailable = |why: String| Error::Unavailable {
             uri: uri.to_string(),
             why,
@@ -513,7 +520,7 @@ mod tests {
     #[error("{text}")]
     struct Said {
         text: String,
-        source: Option<Box<Said>>,
+        source: Option<Box<Self>>,
     }
 
     #[test]

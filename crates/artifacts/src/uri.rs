@@ -212,7 +212,10 @@ fn object(provider: Provider, rest: &str) -> Result<Place, &'static str> {
     let (bucket, account) = match bucket.split_once('@') {
         Some((container, host)) if provider == Provider::Azure => {
             let account = host.split('.').next().filter(|account| !account.is_empty());
-            (container, Some(account.ok_or("nothing follows its `@`")?.to_owned()))
+            (
+                container,
+                Some(account.ok_or("nothing follows its `@`")?.to_owned()),
+            )
         }
         Some(_) => return Err("credentials do not belong in it: set them as `docs/operations.md` says"),
         None => (bucket, None),

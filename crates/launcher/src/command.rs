@@ -25,7 +25,12 @@ use crate::{
 /// Runs a command line in a process group of its own until its first process ends.
 ///
 /// What that process leaves running ends with it, as it would in a container.
-pub(crate) fn run(argv: &[String], log: &Arc<Log>, events: &mut Events) -> Result<ExitStatus, Failure> {
+pub(crate) fn run(
+    argv: &[String],
+    variables: &[(&str, String)],
+    log: &Arc<Log>,
+    events: &mut Events,
+) -> Result<ExitStatus, Failure> {
     let (program, args) = argv.split_first().ok_or_else(|| Failure {
         reason: Reason::NotSupported,
         message:
@@ -38,7 +43,8 @@ pub(crate) fn run(argv: &[String], log: &Arc<Log>, events: &mut Events) -> Resul
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0);
+        .process_group(0)
+        .envs(variables.iter().map(|(name, value)| (name, value)));
     for ours in [
         labels::SERVER_ENV,
         labels::TOKEN_ENV,

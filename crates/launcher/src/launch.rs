@@ -18,15 +18,14 @@ use coracle_api::{
         preamble,
     },
     labels,
-    launch::{
-        ExecutorInput, Failure, LOG_ARTIFACT, ProducedArtifact, Report, RuntimeArtifact, Spec,
-    },
+    launch::{ExecutorInput, Failure, LOG_ARTIFACT, ProducedArtifact, Report, RuntimeArtifact, Spec},
     reason::Reason,
 };
 use coracle_artifacts::{ArtifactUri, content};
 use nix::sys::signal::Signal;
 
 use crate::{
+    arguments,
     boundary::Boundary,
     command,
     inputs::{self, Prepared},
@@ -138,7 +137,8 @@ fn perform(spec: &Spec, log: &Arc<Log>, events: &mut Events) -> Report {
         return failed(terminated(signal));
     }
     let started = SystemTime::now();
-    let status = command_line(spec, &prepared.input).and_then(|argv| command::run(&argv, log, events));
+    let status =
+        command_line(spec, &prepared.input).and_then(|argv| run_command(argv, &prepared, log, events));
     let outcome = match status {
         Ok(status) => judge(status, &prepared, log, events),
         Err(failure) => Outcome {
@@ -147,6 +147,23 @@ fn perform(spec: &Spec, log: &Arc<Log>, events: &mut Events) -> Report {
         },
     };
     collect(spec, &prepared.input, started, outcome, events)
+}
+
+/// Runs the command, however long its arguments are.
+fn run_command(
+    mut argv: Vec<String>,
+    prepared: &Prepared,
+    log: &Arc<Log>,
+    events: &mut Events,
+) -> Result<ExitStatus, Failure> {
+    let output_file = Path::new(&prepared.input.outputs.output_file);
+    let folder = output_file.parent().unwrap_or_else(|| Path::new(""));
+    let shortened = arguments::shorten(&mut argv, folder).map_err(|error| Failure {
+        reason: Reason::ArtifactNotStored,
+        message: format!("cannot write the command's long arguments to files: {error}"),
+    })?;
+    let variables = shortened.as_ref().map(arguments::Shortened::variables);
+    command::run(&argv, &variables.unwrap_or_default(), log, events)
 }
 
 /// What to run: the command as written, without the pip part when its packages are here already.

@@ -8,6 +8,7 @@
 //! - [`launch`]: the sequence, from the first request to the exit code
 //! - `server`: the two requests, and patience with a server that is away
 //! - `inputs`: what must be in place before the command starts
+//! - `arguments`: those that are too long for the system
 //! - `command`: starting the command, its streams, signals, its end
 //! - `log`: one copy of the output for whoever watches, one that is kept
 //! - `outputs`: what the command left behind
@@ -16,6 +17,7 @@
 //! - `workspace`: an importer's copy into the run's workspace
 //! - `transfers`: bytes from and to other machines
 
+mod arguments;
 mod boundary;
 mod command;
 mod inputs;

@@ -181,11 +181,11 @@ impl Tail {
         };
         let errors: Vec<&str> = of(Stream::Err).collect();
         let cause = exception(&errors)
-            .or_else(|| errors.last().copied())
-            .or_else(|| of(Stream::Out).next_back());
+            .or_else(|| errors.last().map(|line| (*line).to_owned()))
+            .or_else(|| of(Stream::Out).next_back().map(str::to_owned));
         let mut shown = &lines[lines.len().saturating_sub(Self::SHOWN)..];
-        // What was said before a traceback is seldom about it.
-        if let Some(start) = shown.iter().rposition(|(_, line)| is_traceback(line)) {
+        // What was said before a traceback is seldom about it; of a chain, the first shows the cause.
+        if let Some(start) = shown.iter().position(|(_, line)| is_traceback(line)) {
             shown = &shown[start..];
         }
         Story {
@@ -195,17 +195,45 @@ impl Tail {
     }
 }
 
-/// The line after the last Python traceback that names the exception.
-fn exception<'a>(lines: &[&'a str]) -> Option<&'a str> {
-    let start = lines.iter().rposition(|line| is_traceback(line))?;
-    lines[start + 1..]
+/// The line after the last Python traceback that names the exception; of an exception group, with
+/// what is in it.
+fn exception(lines: &[&str]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let last = lines.iter().rposition(|line| is_traceback(line))?;
+    if !lines[last].starts_with(' ') {
+        let after = lines[last + 1..].iter();
+        return after
+            .copied()
+            .find(|line| !line.starts_with([' ', '\t']))
+            .map(str::to_owned);
+    }
+    // Everything about a group is indented, and what is in it further.
+    let start = lines[..=last]
         .iter()
-        .copied()
-        .find(|line| !line.starts_with([' ', '\t']))
+        .rposition(|line| line.starts_with("  + Exception Group Traceback"))?;
+    let mut names = lines[start + 1..].iter().filter_map(|line| {
+        let (frame, text) = line.split_once("| ")?;
+        let is_name = frame.trim().is_empty() && !text.starts_with([' ', '\t']) && !is_traceback(text);
+        is_name.then_some((frame.len(), text))
+    });
+    let (_, group) = names.next()?;
+    let inner: Vec<&str> = names
+        .filter(|(depth, _)| *depth > 2)
+        .map(|(_, text)| text)
+        .collect();
+    let more = if inner.len() > SHOWN { ", …" } else { "" };
+    let inner = inner[..inner.len().min(SHOWN)].join(", ");
+    Some(if inner.is_empty() {
+        group.to_owned()
+    } else {
+        format!("{group}: {inner}{more}")
+    })
 }
 
 fn is_traceback(line: &str) -> bool {
-    line.starts_with("Traceback (most recent call last)")
+    line.trim_start_matches([' ', '|', '+'])
+        .trim_start_matches("Exception Group ")
+        .starts_with("Traceback (most recent call last)")
 }
 
 /// The bytes as text that a terminal would show: no colour codes, no other control characters.

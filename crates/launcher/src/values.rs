@@ -8,7 +8,7 @@ use std::{
 };
 
 use coracle_api::{
-    launch::{ExecutorInput, Failure, SpilledValue, Spec},
+    launch::{ExecutorInput, Failure, Spec, SpilledValue},
     reason::Reason,
 };
 use coracle_artifacts::{ArtifactUri, content};
@@ -56,9 +56,7 @@ pub(crate) fn restore(input: &mut ExecutorInput, spec: &Spec, events: &mut Event
 fn holds_reference(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(holds_reference),
-        Value::Object(entries) => {
-            SpilledValue::of(value).is_some() || entries.values().any(holds_reference)
-        }
+        Value::Object(entries) => SpilledValue::of(value).is_some() || entries.values().any(holds_reference),
         _ => false,
     }
 }
@@ -120,12 +118,7 @@ fn read(spilled: &SpilledValue, events: &mut Events) -> Result<Value, Unread> {
 
 /// The value as it is reported: itself when it is small, else a reference to a file beside the
 /// parameter's own. `room` is how many bytes the report may still take.
-pub(crate) fn keep(
-    name: &str,
-    value: Value,
-    output_file: &str,
-    room: &mut usize,
-) -> Result<Value, Failure> {
+pub(crate) fn keep(name: &str, value: Value, output_file: &str, room: &mut usize) -> Result<Value, Failure> {
     let json = value.to_string();
     if json.len() as u64 > LARGEST {
         return Err(too_large(name, json.len() as u64));
@@ -167,7 +160,7 @@ pub(crate) fn keep(
 fn spilled_path(output_file: &Path) -> PathBuf {
     let mut name = output_file.file_name().unwrap_or_default().to_owned();
     name.push(".json");
-    let folder = output_file.parent().unwrap_or(Path::new("/"));
+    let folder = output_file.parent().unwrap_or_else(|| Path::new("/"));
     folder.join(".values").join(name)
 }
 

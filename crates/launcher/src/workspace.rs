@@ -47,7 +47,10 @@ pub(crate) fn import(
         return Err(unavailable(Reason::InputArtifactUnavailable, why));
     }
     let target = Path::new(&import.folder).join(below);
-    log.say(&format!("bringing {uri} into the workspace at {}", target.display()));
+    log.say(&format!(
+        "bringing {uri} into the workspace at {}",
+        target.display()
+    ));
     let not_written = |error: content::Error| {
         let reason = match &error {
             content::Error::Write { .. } => Reason::ArtifactNotStored,
@@ -65,10 +68,11 @@ pub(crate) fn import(
                 uri: uri.clone(),
                 path: target.clone(),
             };
-            let outcomes = transfers::fetch(&[transfer], events).map_err(|interrupted| match interrupted {
-                Interrupted::Stopped(signal) => terminated(signal),
-                Interrupted::Broken(why) => unavailable(Reason::InternalError, why),
-            })?;
+            let outcomes =
+                transfers::fetch(&[transfer], events).map_err(|interrupted| match interrupted {
+                    Interrupted::Stopped(signal) => terminated(signal),
+                    Interrupted::Broken(why) => unavailable(Reason::InternalError, why),
+                })?;
             for outcome in outcomes {
                 outcome.map_err(|error: remote::Error| unavailable(error.reason(), error.to_string()))?;
             }

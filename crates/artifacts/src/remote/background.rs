@@ -24,15 +24,17 @@ impl Job {
     ) -> io::Result<Self> {
         let (alive, dropped) = oneshot::channel::<()>();
         let runtime = Builder::new_current_thread().enable_time().build()?;
-        thread::Builder::new().name("transfers".to_owned()).spawn(move || {
-            let work = Box::pin(work);
-            match runtime.block_on(future::select(work, dropped)) {
-                Either::Left((result, _)) => done(result),
-                Either::Right(_) => {}
-            }
-            // Requests that are still under way are not waited for.
-            runtime.shutdown_background();
-        })?;
+        thread::Builder::new()
+            .name("transfers".to_owned())
+            .spawn(move || {
+                let work = Box::pin(work);
+                match runtime.block_on(future::select(work, dropped)) {
+                    Either::Left((result, _)) => done(result),
+                    Either::Right(_) => {}
+                }
+                // Requests that are still under way are not waited for.
+                runtime.shutdown_background();
+            })?;
         Ok(Self { _alive: alive })
     }
 }

@@ -46,10 +46,7 @@ async fn a_folder_comes_back_as_it_was() {
     assert_eq!(digest(&from), digest(&to));
 
     let listed = remote.list(&place).await.expect("listed");
-    let names: Vec<_> = listed
-        .iter()
-        .map(|entry| (&*entry.name, entry.size))
-        .collect();
+    let names: Vec<_> = listed.iter().map(|entry| (&*entry.name, entry.size)).collect();
     assert_eq!(
         names,
         [("a", 1), ("sub/deep/empty", 0), ("sub/odd name #é+%20", 2)]
@@ -89,7 +86,10 @@ async fn the_server_reads_stores_as_it_reads_its_own_folder() {
     let (store, remote, folder) = store();
     store.put("run/m/x/y", b"0123456789");
     store.put("run/m/z", b"1");
-    let opened = remote.open(&uri("s3://bucket/run/m/x/y"), Some(2..5)).await.expect("opens");
+    let opened = remote
+        .open(&uri("s3://bucket/run/m/x/y"), Some(2..5))
+        .await
+        .expect("opens");
     assert_eq!((opened.size, opened.range.clone()), (10, 2..5));
     let chunks: Vec<_> = opened.bytes.try_collect().await.expect("reads");
     assert_eq!(chunks.concat(), b"234");
@@ -99,8 +99,14 @@ async fn the_server_reads_stores_as_it_reads_its_own_folder() {
     let entries = artifacts.entries(&place).await.expect("lists");
     let entries: Vec<_> = entries.iter().map(|e| (&*e.name, e.is_folder, e.size)).collect();
     assert_eq!(entries, [("x", true, 0), ("z", false, 1)]);
-    assert_eq!(artifacts.read(&place.join("x/y"), 4).await.expect("reads"), "0123");
-    assert_eq!(artifacts.read(&place.join("x/y"), 99).await.expect("reads"), "0123456789");
+    assert_eq!(
+        artifacts.read(&place.join("x/y"), 4).await.expect("reads"),
+        "0123"
+    );
+    assert_eq!(
+        artifacts.read(&place.join("x/y"), 99).await.expect("reads"),
+        "0123456789"
+    );
     assert!(artifacts.exists(&place).await.expect("known"));
     assert!(!artifacts.exists(&place.join("none")).await.expect("known"));
 }
@@ -115,8 +121,14 @@ async fn deleting_takes_the_folder_and_nothing_beside_it_and_may_be_repeated() {
     assert_eq!(remote.delete(&place).await.expect("deletes"), 2);
     assert_eq!(store.keys(), ["run/m2", "run/model"]);
     assert_eq!(remote.delete(&place).await.expect("deletes"), 0);
-    assert_eq!(remote.delete(&uri("s3://bucket/run/m2")).await.expect("deletes"), 1);
-    let error = remote.delete(&uri("s3://bucket")).await.expect_err("a whole bucket");
+    assert_eq!(
+        remote.delete(&uri("s3://bucket/run/m2")).await.expect("deletes"),
+        1
+    );
+    let error = remote
+        .delete(&uri("s3://bucket"))
+        .await
+        .expect_err("a whole bucket");
     assert!(error.to_string().contains("whole bucket"), "{error}");
 }
 

@@ -57,7 +57,9 @@ impl S3 {
     }
 
     pub(crate) fn put(&self, key: &str, bytes: &[u8]) {
-        self.state().objects.insert(format!("bucket/{key}"), bytes.to_vec());
+        self.state()
+            .objects
+            .insert(format!("bucket/{key}"), bytes.to_vec());
     }
 
     pub(crate) fn object(&self, key: &str) -> Option<Vec<u8>> {
@@ -67,7 +69,8 @@ impl S3 {
     pub(crate) fn keys(&self) -> Vec<String> {
         let state = self.state();
         let keys = state.objects.keys();
-        keys.map(|key| key.trim_start_matches("bucket/").to_owned()).collect()
+        keys.map(|key| key.trim_start_matches("bucket/").to_owned())
+            .collect()
     }
 
     /// Methods and targets so far.
@@ -188,8 +191,7 @@ impl S3 {
                     return refuse(404, "NoSuchKey", "The specified key does not exist.");
                 };
                 let size = bytes.len();
-                let mut more =
-                    "ETag: \"e\"\r\nLast-Modified: Fri, 02 Jan 2026 03:04:05 GMT\r\n".to_owned();
+                let mut more = "ETag: \"e\"\r\nLast-Modified: Fri, 02 Jan 2026 03:04:05 GMT\r\n".to_owned();
                 let range = headers.get("range").and_then(|range| {
                     let (start, last) = range.trim_start_matches("bytes=").split_once('-')?;
                     let last = last.parse::<usize>().unwrap_or(size).min(size.saturating_sub(1));
@@ -220,7 +222,10 @@ impl S3 {
                 let whole: Vec<u8> = parts.flat_map(|(_, bytes)| bytes.clone()).collect();
                 state.parts.retain(|(key, _), _| *key != path);
                 state.objects.insert(path, whole);
-                ok("<CompleteMultipartUploadResult><ETag>\"e\"</ETag></CompleteMultipartUploadResult>".to_owned())
+                ok(
+                    "<CompleteMultipartUploadResult><ETag>\"e\"</ETag></CompleteMultipartUploadResult>"
+                        .to_owned(),
+                )
             }
             ("POST", None) if query.contains_key("delete") => {
                 let body = String::from_utf8_lossy(&body);
@@ -233,7 +238,8 @@ impl S3 {
                 ok(format!("<DeleteResult>{deleted}</DeleteResult>"))
             }
             ("POST", None) => ok(
-                "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>".to_owned(),
+                "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+                    .to_owned(),
             ),
             ("DELETE", upload) => {
                 if upload.is_none() {

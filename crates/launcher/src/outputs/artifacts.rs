@@ -8,11 +8,7 @@ use coracle_api::{
     launch::{ExecutorInput, Failure, ProducedArtifact, RuntimeArtifact},
     reason::Reason,
 };
-use coracle_artifacts::{
-    ArtifactUri, content,
-    remote::Error,
-    uri::Place,
-};
+use coracle_artifacts::{ArtifactUri, content, remote::Error, uri::Place};
 use indexmap::IndexMap;
 
 use super::{Written, WrittenArtifact};
@@ -190,7 +186,9 @@ fn locate(
     } else if let Some(uri) = uri {
         return elsewhere(what, artifact, &uri, boundary);
     }
-    Ok(Some(own(what, &default, boundary)?.unwrap_or(Bytes { real: default })))
+    Ok(Some(
+        own(what, &default, boundary)?.unwrap_or(Bytes { real: default }),
+    ))
 }
 
 /// The command named a URI of its own.
@@ -216,7 +214,11 @@ fn elsewhere(
         }
     };
     if goes_up(&path) || boundary.is_trespass(&path) {
-        return Err(outside(what, &path, "which is outside the folder that the task may write to"));
+        return Err(outside(
+            what,
+            &path,
+            "which is outside the folder that the task may write to",
+        ));
     }
     match boundary.owner(&path) {
         Ok(Owner::Own) => {
@@ -322,7 +324,7 @@ fn send(
                     Error::Local { .. } => Reason::ArtifactNotStored,
                     _ => Reason::StorageUnavailable,
                 };
-                failure.get_or_insert(Failure {
+                failure.get_or_insert_with(|| Failure {
                     reason,
                     message: format!(
                         "cannot store the output artifact `{name}`: {error}; its bytes are still at `{}`",

@@ -124,7 +124,8 @@ fn commands_that_cannot_start_say_why() {
 
 #[test]
 fn the_command_sees_none_of_the_launchers_own_variables() {
-    let mut task = Task::new("env | grep -e CORACLE_LAUNCH -e CORACLE_PYTHON_REQ; echo \"$KEPT-$PYTHONUNBUFFERED\"");
+    let mut task =
+        Task::new("env | grep -e CORACLE_LAUNCH -e CORACLE_PYTHON_REQ; echo \"$KEPT-$PYTHONUNBUFFERED\"");
     task.env = vec![
         ("KEPT", "kept".to_owned()),
         ("CORACLE_PYTHON_REQUIREMENTS_MET", "1".to_owned()),

@@ -150,5 +150,9 @@ fn a_store_that_cannot_be_written_stops_it_first() {
 
     let mut task = Task::new("echo never");
     task.spec["executorInput"]["outputs"]["artifacts"]["m"] = json!({"artifacts": [{"uri": "oci://b/m"}]});
-    assert!(task.run().failure(Reason::ArtifactNotStored).contains("oci://b/m"));
+    assert!(
+        task.run()
+            .failure(Reason::ArtifactNotStored)
+            .contains("oci://b/m")
+    );
 }

@@ -46,7 +46,13 @@ END"#,
         json!(report.parameters),
         json!({"s": "executor", "n": 2, "f": "only\n"})
     );
-    assert_eq!(report.artifacts.len(), 2);
+    let names: Vec<_> = report.artifacts.keys().collect();
+    assert_eq!(names, ["data", "metrics", "executor-logs"]);
+    let log = &report.artifacts["executor-logs"][0];
+    assert_eq!(
+        (log.artifact.uri.clone(), log.size),
+        (task.path("log.txt").display().to_string(), Some(0))
+    );
     let data = &report.artifacts["data"][0];
     assert_eq!(
         json!(data.artifact.metadata),

@@ -140,9 +140,15 @@ impl Done {
     /// The failure's message, which must be of this kind.
     #[track_caller]
     pub(crate) fn failure(&self, reason: Reason) -> &str {
-        let failure = self.report().failure.as_ref().expect("a failure");
+        let failure = self.reports_last().failure.as_ref().expect("a failure");
         assert_eq!(failure.reason, reason, "{}", failure.message);
         &failure.message
+    }
+
+    /// The last of several reports, of a task that is run more than once.
+    #[track_caller]
+    pub(crate) fn reports_last(&self) -> &Report {
+        self.reports.last().expect("a report")
     }
 
     #[track_caller]
