@@ -17,7 +17,7 @@ BUILD += --locked
 NEXTEST_PROFILE := --profile ci
 endif
 
-.PHONY: help demo build test test-rust test-e2e check format bench conformance compatibility lock clean
+.PHONY: help demo build test test-rust test-e2e check format bench bench-lists conformance compatibility lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ format: .venv/.ready ## format all code
 
 bench: build .venv/.ready ## measure, and print ratios (ARGS="--quick" for a short run)
 	@$(PYTHON) bench/run.py --coracle $(CORACLE) $(ARGS)
+
+bench-lists: ## measure pages of lists of runs, with 200 000 of them (ARGS="RUNS ROUNDS")
+	@cargo run --release --quiet -p coracle-store --example list_runs -- $(ARGS)
 
 conformance: build .venv/.ready ## run a folder of compiled pipelines: DIR=... [ONLY=word] [JOBS=2] [TIMEOUT=180] [HOST=url] [STRICT=1] [NAP=5]
 	@test -n "$(DIR)" || { echo "say which folder: make conformance DIR=/path/to/folder" >&2; exit 2; }

@@ -4,7 +4,8 @@
 //! - [`records`]: rows that grow without bound: runs, tasks, artifacts and lineage
 //! - [`database`]: what can go wrong with the database itself
 //!
-//! The database is SQLite, in one file or in memory. The SQL keeps to what PostgreSQL takes too.
+//! The database is SQLite, in one file or in memory. The SQL keeps to what PostgreSQL takes
+//! too, but for what makes lists of runs fast (triggers, full-text search) and a few functions.
 //! Writes go one at a time through one connection. Once started, a write runs to its end even
 //! when the caller goes away, so that whoever listens for changes hears of all that happened.
 
