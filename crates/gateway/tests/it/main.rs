@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a case that cannot go on fails by panicking")]
 
+mod cache;
 mod changes;
 mod experiments;
 mod launch;
@@ -15,5 +16,6 @@ mod recurring;
 mod runs;
 mod server;
 mod storage;
+mod tasks;
 mod uploads;
 mod watch;
