@@ -176,7 +176,8 @@ fn phase(observed: &Observed) -> &'static str {
     if init_failed {
         "Failed"
     } else if !init.all(has_succeeded) || waiting > waiting_again {
-        if observed.is_stopping && running == 0 && !observed.init.iter().any(is_running) {
+        let is_ending = observed.is_stopping || observed.ended.is_some();
+        if is_ending && running == 0 && !observed.init.iter().any(is_running) {
             "Failed"
         } else {
             "Pending"
@@ -406,6 +407,13 @@ mod tests {
         let mut waiting = observed(RestartPolicy::Never, "", "wait");
         waiting.is_stopping = true;
         assert_eq!(phase(&waiting), "Failed");
+        let mut early = observed(RestartPolicy::Never, "", "wait");
+        early.ended = Some(("DeadlineExceeded".to_owned(), "before it began".to_owned()));
+        let found = status(&early, None, Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            (found.phase.as_deref(), found.reason.as_deref()),
+            (Some("Failed"), Some("DeadlineExceeded"))
+        );
         let mut late = observed(RestartPolicy::Never, "", "0");
         late.ended = Some(("DeadlineExceeded".to_owned(), "too long".to_owned()));
         assert_eq!(phase(&late), "Failed");
