@@ -174,6 +174,9 @@ pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
     if !on_pod(TaskConfigField::Resources) {
         main["resources"] = json!({});
     }
+    if launch::needs_store(&launch) {
+        main["envFrom"] = json!([{"secretRef": {"name": launch::STORE_SECRET, "optional": true}}]);
+    }
     if let Some(policy) = &kubernetes.image_pull_policy {
         main["imagePullPolicy"] = json!(policy);
     }

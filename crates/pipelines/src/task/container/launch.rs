@@ -12,10 +12,31 @@ use coracle_api::{
     },
     reason::Reason,
 };
-use coracle_artifacts::layout::{self, TaskFolder};
+use coracle_artifacts::{
+    ArtifactUri,
+    layout::{self, TaskFolder},
+    uri::Place,
+};
 use indexmap::IndexMap;
 
 use super::{Order, Settings};
+
+/// The Secret whose keys are the variables that object stores are reached with; a namespace may do
+/// without.
+pub(super) const STORE_SECRET: &str = "coracle-artifact-store";
+
+/// Whether anything that the task is given or makes is in an object store.
+pub(super) fn needs_store(spec: &Spec) -> bool {
+    let ExecutorInput { inputs, outputs } = &spec.executor_input;
+    inputs
+        .artifacts
+        .values()
+        .chain(outputs.artifacts.values())
+        .flat_map(|list| &list.artifacts)
+        .chain(spec.workspace_import.as_ref().map(|import| &import.artifact))
+        .filter_map(|artifact| artifact.uri.parse::<ArtifactUri>().ok())
+        .any(|uri| matches!(uri.place(), Place::Object(_)))
+}
 
 pub(super) fn launch_spec(order: &Order<'_>, settings: &Settings) -> Result<Spec, Failure> {
     let pipeline_root = layout::pipeline_root(order.pipeline_root).map_err(|error| Failure {
@@ -135,4 +156,78 @@ pub(super) fn launch_spec(order: &Order<'_>, settings: &Settings) -> Result<Spec
         input_digests: order.digests.clone(),
         workspace_import: order.workspace_import.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use coracle_api::{
+        id::{RunId, TaskId},
+        ir::{ComponentSpec, ContainerSpec},
+    };
+    use serde_json::json;
+
+    use super::{super::Resolve, *};
+
+    fn spec(pipeline_root: &str) -> Result<Spec, Failure> {
+        let component: ComponentSpec = serde_json::from_value(json!({
+            "executorLabel": "e",
+            "outputDefinitions": {"artifacts": {"my model": {"artifactType": {"schemaTitle": "system.Model"}}}}
+        }))
+        .expect("component");
+        let container: ContainerSpec = serde_json::from_value(json!({"image": "alpine"})).expect("container");
+        let run_id: RunId = "0198c0de-0000-7000-8000-000000000001".parse().expect("id");
+        let parameters = serde_json::Map::new();
+        let order = Order {
+            run_id,
+            task_id: TaskId::at(run_id, "root.train"),
+            task_name: "train",
+            pipeline_name: "my pipeline",
+            attempt: 1,
+            namespace: "default",
+            token: "secret",
+            component: &component,
+            container: &container,
+            parameters: &parameters,
+            artifacts: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            context: BTreeMap::new(),
+            pipeline_root,
+            kubernetes: None,
+            resolve: Resolve(&|_| None),
+            workspace_claim: None,
+            workspace_import: None,
+        };
+        let settings = Settings {
+            artifact_root: "/data/artifacts".into(),
+            launcher: "/bin/coracle".into(),
+            server_url: "http://127.0.0.1:4242".into(),
+            cache: None,
+        };
+        launch_spec(&order, &settings)
+    }
+
+    #[test]
+    fn outputs_go_to_the_pipeline_root_and_the_rest_stays_here() {
+        let here = spec("").expect("a spec");
+        let artifact = |spec: &Spec| spec.executor_input.outputs.artifacts["my model"].artifacts[0].clone();
+        assert!(!needs_store(&here) && artifact(&here).custom_path.is_none());
+        let path = artifact(&here).uri;
+        let below = path.strip_prefix("/data/artifacts/").expect("in the root");
+
+        let there = spec("s3://b/root/").expect("a spec");
+        assert!(needs_store(&there));
+        assert_eq!(artifact(&there).uri, format!("s3://b/root/{below}"));
+        assert_eq!(artifact(&there).custom_path.as_ref(), Some(&path));
+        assert_eq!(there.context["pipeline_root"], "s3://b/root/");
+        assert_eq!(there.log_uri, here.log_uri);
+
+        let folder = spec("/other").expect("a spec");
+        assert_eq!(artifact(&folder).uri, format!("/other/{below}"));
+        assert_eq!(artifact(&folder).custom_path, None);
+
+        let failure = spec("https://h/x").expect_err("read-only");
+        assert_eq!(failure.reason, Reason::PipelineRootInvalid);
+    }
 }
