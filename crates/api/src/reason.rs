@@ -186,7 +186,7 @@ impl Reason {
             Self::NodeSelectorMismatch => "remove the selector, or run where a machine has these labels",
             Self::PipelineRootInvalid => "give a folder of this machine, or a URI such as s3://bucket/folder",
             Self::StorageUnavailable => "check the address and the credentials of the store",
-            Self::ScheduleInvalid => "mend what the message names, then enable the recurring run again",
+            Self::ScheduleInvalid => "mend what the message names: the next due time tries again",
             Self::SettingInvalid => "correct the setting that the message names",
             Self::NotSupported => "see docs/pipelines.md for what runs today",
             Self::InternalError => "please report this with the server's log",

@@ -32,7 +32,7 @@ pub struct Config {
 pub struct Retention {
     /// Those of runs that ended longer ago.
     pub age: Option<SignedDuration>,
-    /// Those of all runs but so many that ended last.
+    /// Never those of so many runs that ended last; alone, those of all others.
     pub runs: Option<u32>,
     /// Those of the oldest runs, until all are no larger together, in bytes.
     pub size: Option<u64>,

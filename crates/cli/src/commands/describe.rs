@@ -13,25 +13,33 @@ use super::get::Resource;
 use crate::{
     arguments::{Describe, Format},
     client::{Client, PIPELINES},
+    kind::Kind,
     output::{self, Table, field},
     runs::{self, Failure},
+    tasks::path,
 };
 
 pub(super) fn describe(options: &Describe, client: &Client, format: Format) -> anyhow::Result<()> {
-    if matches!(options.kind.as_str(), "run" | "runs") {
-        return run(client, &runs::find(client, &options.name)?, format);
-    }
-    let path = match options.kind.as_str() {
-        "experiment" | "experiments" => format!(
-            "{PIPELINES}/experiments/{}",
-            crate::client::segment(&options.name)
-        ),
-        "pipeline" | "pipelines" => {
-            format!("{PIPELINES}/pipelines/{}", crate::client::segment(&options.name))
+    let kind = Kind::named(&options.kind);
+    match kind {
+        Some(Kind::RUN) => return run(client, &runs::find(client, &options.name)?, options.all, format),
+        Some(Kind::SCHEDULE) => {
+            let id = Kind::SCHEDULE.find(client, &options.name)?;
+            return super::schedule::describe(client, &id, format);
         }
-        kind => Resource::find(client, kind)?.path(Some(&options.namespace), Some(&options.name)),
+        _ => {}
+    }
+    let object = match kind {
+        Some(Kind::ARTIFACT) => {
+            let id = super::lineage::find(client, &options.name)?;
+            client.get(&Kind::ARTIFACT.of(&id, ""), &[])?
+        }
+        Some(kind) => client.get(&kind.of(&kind.find(client, &options.name)?, ""), &[])?,
+        None => {
+            let resource = Resource::find(client, &options.kind)?;
+            client.get(&resource.path(Some(&options.namespace), Some(&options.name)), &[])?
+        }
     };
-    let object = client.get(&path, &[])?;
     // An object in full is best read as it is.
     let format = if format == Format::Text {
         Format::Yaml
@@ -41,7 +49,7 @@ pub(super) fn describe(options: &Describe, client: &Client, format: Format) -> a
     output::raw(&object, format).map(drop)
 }
 
-fn run(client: &Client, id: &str, format: Format) -> anyhow::Result<()> {
+fn run(client: &Client, id: &str, all: bool, format: Format) -> anyhow::Result<()> {
     let run = client.get(&runs::path(id, ""), &[])?;
     let tasks = client.get(&runs::path(id, "/tasks"), &[])?;
     let artifacts = client.get(&format!("{PIPELINES}/artifacts"), &[("run_id", id)])?;
@@ -61,11 +69,15 @@ fn run(client: &Client, id: &str, format: Format) -> anyhow::Result<()> {
             .collect(),
         now: Timestamp::now(),
         colour: output::has_colour(&out),
+        all,
     };
     description.write(&mut out)?;
     out.flush()?;
     Ok(())
 }
+
+/// Iterations of a loop that are all shown.
+const FEW: usize = 10;
 
 struct Description<'a> {
     run: &'a Value,
@@ -73,6 +85,8 @@ struct Description<'a> {
     artifacts: HashMap<&'a str, &'a Value>,
     now: Timestamp,
     colour: bool,
+    /// Whether every iteration of a loop is shown.
+    all: bool,
 }
 
 impl Description<'_> {
@@ -83,6 +97,9 @@ impl Description<'_> {
         writeln!(out, "name        {}", field(run, "display_name"))?;
         writeln!(out, "state       {}", output::state(state, self.colour))?;
         writeln!(out, "experiment  {}", field(run, "experiment_id"))?;
+        if let Some(schedule) = run["recurring_run_id"].as_str() {
+            writeln!(out, "schedule    {schedule}, due {}", field(run, "scheduled_at"))?;
+        }
         let created = field(run, "created_at");
         writeln!(
             out,
@@ -96,6 +113,9 @@ impl Description<'_> {
         )?;
         if let Some(parameters) = run["runtime_config"]["parameters"].as_object() {
             writeln!(out, "parameters  {}", values(parameters))?;
+        }
+        for warning in run["warnings"].as_array().into_iter().flatten() {
+            writeln!(out, "warning     {}", warning.as_str().unwrap_or_default())?;
         }
         self.write_tree(out)?;
         self.write_failures(out)?;
@@ -127,13 +147,68 @@ impl Description<'_> {
                 tree.push((depth - 1, task));
             }
             let below = children.remove(field(task, "task_id")).unwrap_or_default();
+            let below = if self.all {
+                below
+            } else {
+                Self::notable(task, below)
+            };
             stack.extend(below.into_iter().rev().map(|child| (depth + 1, child)));
         }
         tree
     }
 
+    /// Of many iterations, those that are at work or did not succeed, and not too many of them.
+    fn notable<'b>(task: &Value, mut below: Vec<&'b Value>) -> Vec<&'b Value> {
+        if field(task, "type") == "LOOP" && below.len() > FEW {
+            below.retain(|task| {
+                !matches!(
+                    field(task, "state"),
+                    "SUCCEEDED" | "SKIPPED" | "CACHED" | "PENDING"
+                )
+            });
+            below.truncate(FEW);
+        }
+        below
+    }
+
+    /// What is to say about a task beside its state.
+    fn note(&self, task: &Value) -> String {
+        let mut notes = Vec::new();
+        if let Some(run) = task["cached_from"]["run_id"].as_str() {
+            notes.push(format!("cached from run {run}"));
+        }
+        let retries = task["retries"].as_u64().unwrap_or(0);
+        if retries > 0 {
+            notes.push(if retries == 1 {
+                "1 retry".to_owned()
+            } else {
+                format!("{retries} retries")
+            });
+        }
+        if let Some(next) = output::moment(field(task, "retry_at")).filter(|next| *next > self.now) {
+            notes.push(format!(
+                "tried again in {}",
+                output::duration(next.duration_since(self.now))
+            ));
+        }
+        if field(task, "type") == "LOOP" {
+            let id = field(task, "task_id");
+            let iterations: Vec<&Value> = self
+                .tasks
+                .iter()
+                .filter(|task| field(task, "parent_task_id") == id)
+                .collect();
+            let good = iterations
+                .iter()
+                .filter(|task| field(task, "state") == "SUCCEEDED")
+                .count();
+            notes.push(format!("{good} of {} succeeded", iterations.len()));
+        }
+        notes.join(", ")
+    }
+
     fn write_tree(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut table = Table::new(["task", "state", "duration", "attempts", "pod"]);
+        let mut table = Table::new(["task", "state", "duration", "attempts", "pod", "note"]);
         for (depth, task) in self.tree() {
             let attempts = task["attempts"].as_array().map_or(&[][..], Vec::as_slice);
             let pod = attempts.last().map_or("", |attempt| field(attempt, "pod_name"));
@@ -147,6 +222,7 @@ impl Description<'_> {
                     attempts.len().to_string()
                 },
                 pod.to_owned(),
+                self.note(task),
             ]);
         }
         if table.is_empty() {
@@ -239,12 +315,6 @@ fn label(task: &Value) -> String {
     }
 }
 
-/// A task's path, the root left out.
-fn path(task: &Value) -> &str {
-    let path = field(task, "scope_path");
-    path.strip_prefix("root.").unwrap_or(path)
-}
-
 fn values(values: &Map<String, Value>) -> String {
     let shown = values
         .iter()
@@ -271,7 +341,7 @@ mod tests {
                 "iteration_index": "3", "state": "FAILED", "type": "CONTAINER",
                 "error": {"reason": "CommandFailed", "message": "exit code 1", "hint": "read the log"},
                 "start_time": "2026-01-01T00:00:01Z", "end_time": "2026-01-01T00:00:03Z",
-                "attempts": [{"pod_name": "p-1"}, {"pod_name": "p-2"}],
+                "attempts": [{"pod_name": "p-1"}, {"pod_name": "p-2"}], "retries": 1,
                 "inputs": {"parameters": {"n": 3, "text": "hello"}},
                 "outputs": {"artifacts": {"metrics": {"artifact_ids": ["a1"]}}}}),
         ];
@@ -283,6 +353,7 @@ mod tests {
             artifacts: HashMap::from([("a1", &artifact)]),
             now: "2026-01-01T00:02:00Z".parse().expect("a moment"),
             colour: false,
+            all: false,
         };
         let mut text = Vec::new();
         description.write(&mut text).expect("written");
@@ -295,9 +366,9 @@ created     2026-01-01T00:00:00Z (2m00s ago)
 duration    1m05s
 parameters  rate=0.5
 
-TASK   STATE   DURATION  ATTEMPTS  POD
-loop   FAILED
-  [3]  FAILED  2.0s      2         p-2
+TASK   STATE   DURATION  ATTEMPTS  POD  NOTE
+loop   FAILED                           0 of 1 succeeded
+  [3]  FAILED  2.0s      2         p-2  1 retry
 
 error: task `loop.3`: CommandFailed: exit code 1
 hint: read the log
@@ -309,5 +380,38 @@ ARTIFACT        TYPE            SIZE     URI       METADATA
 loop.3.metrics  system.Metrics  2.0 KiB  /store/m  loss=0.25
 ";
         assert_eq!(String::from_utf8(text).expect("text"), expected);
+    }
+
+    #[test]
+    fn iterations_that_succeeded_are_counted_and_not_listed() {
+        let mut tasks = vec![
+            json!({"task_id": "0", "scope_path": "root", "state": "RUNNING", "type": "ROOT"}),
+            json!({"task_id": "l", "parent_task_id": "0", "scope_path": "root.l", "display_name": "l",
+                "state": "RUNNING", "type": "LOOP"}),
+        ];
+        for index in 0..100 {
+            let state = if index == 7 { "FAILED" } else { "SUCCEEDED" };
+            tasks.push(json!({"task_id": format!("i{index}"), "parent_task_id": "l", "type": "ITERATION",
+                "scope_path": format!("root.l.{index}"), "iteration_index": index.to_string(), "state": state}));
+        }
+        let run = json!({"run_id": "r1"});
+        let mut description = Description {
+            run: &run,
+            tasks: &tasks,
+            artifacts: HashMap::new(),
+            now: Timestamp::UNIX_EPOCH,
+            colour: false,
+            all: false,
+        };
+        let tree = |description: &Description<'_>| {
+            let mut text = Vec::new();
+            description.write_tree(&mut text).expect("written");
+            String::from_utf8(text).expect("text")
+        };
+        let text = tree(&description);
+        assert!(text.contains("99 of 100 succeeded"), "{text}");
+        assert!(text.contains("[7]") && !text.contains("[8]"), "{text}");
+        description.all = true;
+        assert!(tree(&description).contains("[8]"));
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Gc {
     /// Artifacts of runs that ended longer ago: `30d`, `12h`
     #[arg(long, value_name = "DURATION")]
     older_than: Option<Span>,
-    /// Artifacts of all runs but so many that ended last
+    /// Never those of so many runs that ended last; alone: those of all others
     #[arg(long, value_name = "COUNT")]
     keep_last: Option<u32>,
     /// Artifacts of the oldest runs, until all of them together are no larger: `10Gi`

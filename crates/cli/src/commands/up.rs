@@ -60,7 +60,7 @@ pub(crate) struct Up {
     /// Delete the artifacts of runs that ended longer ago
     #[arg(long, env = "CORACLE_RETAIN_DAYS", value_name = "DAYS")]
     pub(crate) retain_days: Option<u32>,
-    /// Delete the artifacts of all runs but so many that ended last
+    /// Keep the artifacts of so many runs that ended last; alone, delete those of all others
     #[arg(long, env = "CORACLE_RETAIN_RUNS", value_name = "COUNT")]
     pub(crate) retain_runs: Option<u32>,
     /// Delete the artifacts of the oldest runs, until all together are no larger: `50Gi`
