@@ -160,9 +160,9 @@ impl Planner<'_> {
             state, changed, plan, ..
         } = &mut self;
         for id in changed.iter() {
-            if let Some(node) = state.nodes.get(id) {
+            if let Some(node) = state.nodes.get_mut(id) {
                 plan.commit.tasks.push(node.task.clone());
-                plan.commit.attempts.extend(node.attempts.last().cloned());
+                plan.commit.attempts.extend(node.attempt_to_write());
             }
         }
         if self.run_changed {

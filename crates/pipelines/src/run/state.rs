@@ -86,6 +86,15 @@ impl Node {
         }
     }
 
+    /// The newest attempt, unless its row is as it will stay. What it was given is forgotten here
+    /// once it has ended: a run may have many tasks.
+    pub fn attempt_to_write(&mut self) -> Option<Attempt> {
+        let attempt = self.attempts.last_mut().filter(|attempt| !attempt.launch.is_null())?;
+        let written = attempt.clone();
+        forget_what_ended(attempt);
+        Some(written)
+    }
+
     /// Whether it has left the state in which it waits for its turn.
     #[must_use]
     pub fn has_begun(&self) -> bool {
@@ -104,6 +113,13 @@ impl Node {
         self.attempts
             .last()
             .filter(|attempt| !attempt.state.is_terminal())
+    }
+}
+
+/// The row keeps launch spec and Pod; nothing here asks for them again.
+fn forget_what_ended(attempt: &mut Attempt) {
+    if attempt.state.is_terminal() {
+        (attempt.launch, attempt.pod) = (Value::Null, Value::Null);
     }
 }
 
@@ -145,8 +161,9 @@ impl State {
             state.timers.extend(task.retry_at.map(|time| (time, task.id)));
             state.insert(pipeline, task)?;
         }
-        for attempt in attempts {
+        for mut attempt in attempts {
             if let Some(node) = state.nodes.get_mut(&attempt.task_id) {
+                forget_what_ended(&mut attempt);
                 node.attempts.push(attempt);
             }
         }
