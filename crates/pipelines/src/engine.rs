@@ -362,14 +362,6 @@ struct Ended {
     expires_at: Option<Timestamp>,
 }
 
-/// What a run's own task goes on with.
-enum Next {
-    Message(Message),
-    TimeCame,
-    /// The engine stops.
-    Nothing,
-}
-
 /// One run at work.
 struct Actor {
     run: RunId,
@@ -401,14 +393,11 @@ impl Actor {
         let mut events = VecDeque::from([Event::Resumed]);
         while !state.run.state.is_terminal() || state.run.retry_requested {
             if events.is_empty() {
-                match self.next(state.wakes_at(&pipeline)).await {
-                    Next::Message(message) => {
-                        if !self.take_in(message, &state, &mut events).await {
-                            return ended;
-                        }
-                    }
-                    Next::TimeCame => events.push_back(Event::TimeCame),
-                    Next::Nothing => return ended,
+                let Some(message) = self.next(state.wakes_at(&pipeline)).await else {
+                    return ended;
+                };
+                if !self.take_in(message, &state, &mut events).await {
+                    return ended;
                 }
             }
             // What has piled up is planned together and written in one transaction.
@@ -429,11 +418,11 @@ impl Actor {
         }
     }
 
-    /// Waits for a message, but no longer than until `wakes_at`.
-    async fn next(&mut self, wakes_at: Option<Timestamp>) -> Next {
+    /// Waits for a message, but no longer than until `wakes_at`. None when the engine stops.
+    async fn next(&mut self, wakes_at: Option<Timestamp>) -> Option<Message> {
         tokio::select! {
-            message = self.receiver.recv() => message.map_or(Next::Nothing, Next::Message),
-            () = until(wakes_at) => Next::TimeCame,
+            message = self.receiver.recv() => message,
+            () = until(wakes_at) => Some(Message::Event(Event::TimeCame)),
         }
     }
 

@@ -7,10 +7,12 @@
 //! - [`document`]: bytes → [`document::Document`] (one or two YAML documents, JSON)
 //! - [`validate`]: everything that can be refused before anything starts
 //! - [`value`]: parameter types and coercion
+//! - [`condition`]: CEL, in conditions and selectors
 //! - [`placeholder`]: `{{$...}}`, `IfPresent`, `Concat`
 //! - [`platform`]: the Kubernetes part that may come with a pipeline
 //! - [`preamble`]: the pip preamble of lightweight Python components
 
+pub mod condition;
 pub mod document;
 pub mod placeholder;
 pub mod platform;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use coracle_api::{
     id::ArtifactId,
-    ir::{ComponentSpec, ParameterSource, TaskSpec, placeholder, validate},
+    ir::{ComponentSpec, ParameterSource, TaskSpec, condition, placeholder, validate},
     launch::{Failure, SpilledValue},
     reason::Reason,
     state::RuntimeState,
@@ -17,10 +17,7 @@ use coracle_store::records::TaskIo;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use super::{
-    condition,
-    values::{Unready, Values},
-};
+use super::values::{Unready, Values};
 
 /// What a task can see while its inputs are followed.
 pub trait Surroundings {

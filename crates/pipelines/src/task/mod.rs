@@ -1,7 +1,6 @@
 //! One task: what it is given, whether it runs, what it runs as. All of it pure.
 
 pub mod claim;
-pub mod condition;
 pub mod container;
 pub mod fingerprint;
 pub mod inputs;

@@ -219,7 +219,7 @@ fn what_was_done_before_is_taken_over_without_a_pod() {
 
     let mut second = World::of(&cached(), json!({}));
     second.succeeds("root.a", json!({"n": 1}), &[]);
-    assert_eq!(second.done.lookups, [lookup.clone()], "the same work has the same key");
+    assert_eq!(second.done.lookups.first(), Some(&lookup), "the same work has the same key");
     assert!(second.at_work().is_empty());
     let found = Some(Box::new(known(&first)));
     second.happens(Event::LookedUp { task: lookup.task, found });

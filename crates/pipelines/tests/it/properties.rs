@@ -100,7 +100,7 @@ fn dag(tasks: &[Made], components: &mut Map<String, Value>) -> Value {
 fn fails(seed: u64, path: &str, attempt: usize) -> bool {
     let mut hasher = DefaultHasher::new();
     (seed, path, attempt).hash(&mut hasher);
-    hasher.finish() % 4 == 0
+    hasher.finish().is_multiple_of(4)
 }
 
 /// Plays a run to its end: tasks end in the order that `script` gives, and the server crashes now

@@ -2,6 +2,7 @@
 
 use super::{Problem, check_literals, listing, outputs::is_loop};
 use crate::ir::{
+    condition,
     ArtifactSource, ComponentSpec, DagSpec, InputParameterSpec, ParameterSource, ParameterType, PipelineSpec,
     TaskSpec,
 };
@@ -32,6 +33,10 @@ impl Scope<'_> {
                 );
                 return Err(self.problem("dependentTasks", message));
             }
+        }
+        if !task.trigger_policy.condition.is_empty() {
+            condition::check(&task.trigger_policy.condition)
+                .map_err(|error| self.problem("triggerPolicy.condition", error.to_string()))?;
         }
         for (input, source) in &task.inputs.parameters {
             // The SDK binds values that only resources or the image quote, undeclared.
@@ -121,6 +126,11 @@ impl Scope<'_> {
             + usize::from(runtime_value.is_some())
             + usize::from(component_input_parameter.is_some())
             + usize::from(task_final_status.is_some());
+        if !parameter_expression_selector.is_empty() {
+            condition::check(parameter_expression_selector).map_err(|error| {
+                self.problem(&format!("{field}.parameterExpressionSelector"), error.to_string())
+            })?;
+        }
         if sources != 1 {
             return Err(self.problem(
                 &field,

@@ -344,3 +344,18 @@ fn run_parameters_are_checked_against_what_the_pipeline_takes() {
         )
     );
 }
+
+#[test]
+fn expressions_that_cannot_be_read_are_refused_at_their_place() {
+    let mut document = pipeline();
+    document["root"]["dag"]["tasks"]["b"]["triggerPolicy"] = json!({"condition": "1 +"});
+    let problem = check(&read(&document)).expect_err("refused");
+    assert_eq!(problem.path, "root.dag.tasks.b.triggerPolicy.condition");
+    let mut document = pipeline();
+    document["root"]["dag"]["tasks"]["b"]["inputs"]["parameters"]["score"]["parameterExpressionSelector"] = json!("](");
+    let problem = check(&read(&document)).expect_err("refused");
+    assert_eq!(
+        problem.path,
+        "root.dag.tasks.b.inputs.parameters.score.parameterExpressionSelector"
+    );
+}

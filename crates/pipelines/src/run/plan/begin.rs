@@ -2,7 +2,7 @@
 
 use coracle_api::{
     id::TaskId,
-    ir::{ComponentSpec, Executor, TaskSpec, TriggerStrategy},
+    ir::{ComponentSpec, Executor, TaskSpec, TriggerStrategy, condition},
     launch::Failure,
     reason::Reason,
     state::RuntimeState,
@@ -13,7 +13,7 @@ use super::{Planner, Work};
 use crate::{
     run::state::Node,
     task::{
-        condition, inputs,
+        inputs,
         items::Items,
         values::{Unready, Values},
     },

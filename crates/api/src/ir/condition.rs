@@ -18,6 +18,14 @@ pub struct Error {
     pub why: String,
 }
 
+/// Checks that an expression can be read, before there is anything to evaluate it over.
+///
+/// # Errors
+/// [`Error`] when it is no CEL.
+pub fn check(expression: &str) -> Result<(), Error> {
+    compile(expression).map(|_| ())
+}
+
 /// Whether `condition` holds for a task with these input parameters.
 ///
 /// # Errors
@@ -55,7 +63,7 @@ fn evaluate(expression: &str, name: &'static str, value: &Value) -> Result<cel::
         expression: expression.to_owned(),
         why,
     };
-    let program = Program::compile(expression).map_err(|error| failed(error.to_string()))?;
+    let program = compile(expression)?;
     let mut context = Context::default();
     context.add_variable_from_value(name, from_json(value));
     context
@@ -64,6 +72,13 @@ fn evaluate(expression: &str, name: &'static str, value: &Value) -> Result<cel::
     program
         .execute(&context)
         .map_err(|error| failed(error.to_string()))
+}
+
+fn compile(expression: &str) -> Result<Program, Error> {
+    Program::compile(expression).map_err(|error| Error {
+        expression: expression.to_owned(),
+        why: error.to_string(),
+    })
 }
 
 fn parse_json(text: Arc<String>) -> Result<cel::Value, ExecutionError> {
