@@ -21,9 +21,9 @@ use crate::{
   coracle gc --dry-run --older-than 30d
   coracle gc --keep-last 20 --max-size 10Gi
 
-Always goes: artifacts whose run was deleted. The options choose ended runs whose artifacts go too, the
-oldest first; what a kept run uses as an input stays. Runs, their logs' records and their results stay
-listed. `coracle up --retain-days 30` does the same again and again.")]
+Without a limit nothing goes. What no run holds any more goes first, then artifacts of ended runs, the
+oldest first, their logs too; what a kept run uses stays. Runs keep their states and parameters.
+`coracle up --retain-days 30` does the same again and again.")]
 pub(crate) struct Gc {
     /// Show what would go, and delete nothing
     #[arg(long)]

@@ -23,7 +23,7 @@ pub(crate) struct Archive {
 #[command(
     after_help = "Examples:\n  coracle delete run 0198c0de\n  coracle delete pipeline my-pipeline --cascade
 
-Artifacts of deleted runs stay until `coracle gc`."
+Artifacts of deleted runs stay until `coracle gc` has a limit to delete them by."
 )]
 pub(crate) struct Delete {
     /// `run`, `experiment`, `pipeline` or `schedule`

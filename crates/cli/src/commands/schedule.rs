@@ -34,7 +34,7 @@ pub(crate) struct Schedule {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Make a schedule: runs of a pipeline at certain times
-    Create(Create),
+    Create(Box<Create>),
     /// List schedules
     #[command(visible_alias = "ls")]
     List(List),
@@ -393,7 +393,7 @@ mod tests {
             .map_err(|error| error.to_string())?
             .command
         {
-            Command::Create(create) => Ok(create),
+            Command::Create(create) => Ok(*create),
             _ => Err("another command".to_owned()),
         }
     }
