@@ -85,7 +85,7 @@ pub(super) fn cache(options: &Cache, client: &Client, format: Format) -> anyhow:
 
 /// Shows the entries that match.
 pub(super) fn list(client: &Client, which: &Which, limit: u32, format: Format) -> anyhow::Result<()> {
-    let mut query = Vec::new();
+    let mut query = vec![("sort_by", "created_at desc")];
     if let Some(pipeline) = &which.pipeline {
         query.push(("pipeline_name", pipeline.as_str()));
     }

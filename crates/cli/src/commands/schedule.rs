@@ -321,6 +321,7 @@ fn when(schedule: &Value) -> (Option<Pattern>, &Value) {
 /// A schedule's pattern, as people say it.
 pub(super) fn pattern(schedule: &Value) -> String {
     match when(schedule) {
+        (Some(Pattern::Every(seconds @ 0..60)), _) => format!("every {seconds}s"),
         (Some(Pattern::Every(seconds)), _) => format!("every {}", output::duration(Span(seconds).duration())),
         (_, when) => match field(when, "cron") {
             "" => "never".to_owned(),
