@@ -25,6 +25,7 @@ TABLE = ROOT / "docs" / "kfp-compatibility.md"
 OPENAPI = ROOT / "docs" / "openapi" / "pipelines.json"
 WORKS = "works"
 
+ENGINE_ONLY = "refused: only the engine records what tasks are and do"
 #: What nobody can cover, and why.
 NOT_SUPPORTED = {
     "PipelineTask.set_debug_pause": "compiles to variables that Argo's executor reads; they are set and mean "
@@ -38,7 +39,15 @@ NOT_SUPPORTED = {
     "Importers: oci:// images": "there is no image registry client; the importer fails with its reason",
     "Documents: Argo workflows (v1)": "refused at upload, with that reason",
     "GET /metrics": "the server keeps no counters yet",
-    "REST: the v1beta1 API": "the SDK does not call it since 2.0",
+    "POST /apis/v2beta1/workflows": "refused: reports are for Argo workflows, and there are none",
+    "POST /apis/v2beta1/scheduledworkflows": "refused: reports are for Argo workflows, and there are none",
+    "POST /apis/v2beta1/visualizations/{namespace}": "refused, as by Kubeflow without its service for it",
+    "POST /apis/v2beta1/artifact_tasks": ENGINE_ONLY,
+    "POST /apis/v2beta1/artifact_tasks:batchCreate": ENGINE_ONLY,
+    "POST /apis/v2beta1/runs/{run_id}/tasks": ENGINE_ONLY,
+    "PATCH /apis/v2beta1/runs/{run_id}/tasks/{task_id}": ENGINE_ONLY,
+    "POST /apis/v2beta1/runs/{run_id}/tasks:batchUpdate": ENGINE_ONLY,
+    "REST: the rest of the v1beta1 API": "the SDK does not call it since 2.0",
 }
 
 #: Operations that KFP serves and its swagger does not list.

@@ -47,6 +47,8 @@ OUTPUTS = [
     # The SDK's local runner says SUCCEEDED where a server says COMPLETE.
     (r"/local_execution/.*exit_handler", {}, ["exit:COMPLETE", "exit:SUCCEEDED"]),
 ]
+#: The Secrets `test-secret-1` and so on that some pipelines mount, as upstream's tests make them.
+SECRETS = [("username", "user1"), ("password", "psw1"), ("password", "psw2")]
 #: The parameter of pipelines that do nothing but sleep, and how much longer than it a run may take.
 NAP, SPARE_SECONDS = "naptime_secs", 120
 #: Categories of which only the upload is judged: running them needs their image, or a network.
@@ -73,8 +75,8 @@ class Client:
 
     def prepare(self) -> None:
         """Create what some pipelines mount."""
-        data = {key: base64.b64encode(b"test").decode() for key in ("username", "password")}
-        for number in (1, 2, 3):
+        for number, (key, value) in enumerate(SECRETS, start=1):
+            data = {key: base64.b64encode(value.encode()).decode()}
             secret = {"metadata": {"name": f"test-secret-{number}"}, "type": "Opaque", "data": data}
             self.create("secrets", secret)
         claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}

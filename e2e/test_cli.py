@@ -135,7 +135,7 @@ def test_everything_is_there_as_json(server, script):
 
 
 def test_pods_are_listed(server, script):
-    run_id = server.cli_json("run", script, "--follow")["run_id"]
+    run_id = server.cli_json("run", script, "--no-cache", "--follow")["run_id"]
     pod = runs.read(server, run_id).task("say")["pod_name"]
     assert pod in server.cli("get", "pods").stdout
 

@@ -469,22 +469,71 @@ def test_health_and_namespace(server, monkeypatch, tmp_path):
 def test_services_that_have_no_method_of_their_own(client, server):
     client.auths.auth_service_authorize(namespace="default", resources="VIEWERS", verb="CREATE")
     assert client.healthzs.healthz_service_get_healthz() is not None
-    workflow = {"metadata": {"name": "not-ours", "namespace": "default"}}
-    for report in (
-        client.reports.report_service_report_workflow,
-        client.reports.report_service_report_scheduled_workflow,
+    for call in (
+        lambda: client.reports.report_service_report_workflow("{}"),
+        lambda: client.reports.report_service_report_scheduled_workflow("{}"),
+        lambda: client.visualizations.visualization_service_create_visualization_v1("default", {}),
     ):
-        # What Argo's agents would report is for no run of this server's.
-        try:
-            report(json.dumps(workflow))
-        except ApiException as refused:
-            assert refused.status in (400, 404), refused
-    with pytest.raises(ApiException) as refused:
-        client.visualizations.visualization_service_create_visualization_v1(
-            "default", kfp_server_api.V2beta1Visualization(type="TABLE", source="x", arguments="{}")
-        )
-    assert refused.value.status in (400, 404, 501), refused.value
-    assert json.loads(refused.value.body)["message"]
+        # Agents that report what Argo does, and plots, are for other servers.
+        with pytest.raises(ApiException) as refused:
+            call()
+        assert refused.value.status == 400 and json.loads(refused.value.body)["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/workflows", "{}"),
+        ("POST", "/scheduledworkflows", "{}"),
+        ("POST", "/visualizations/default", "{}"),
+        ("POST", "/artifact_tasks", "{}"),
+        ("POST", "/artifact_tasks:batchCreate", "{}"),
+        ("POST", "/runs/{run}/tasks", "{}"),
+        ("PATCH", "/runs/{run}/tasks/{run}", "{}"),
+        ("POST", "/runs/{run}/tasks:batchUpdate", "{}"),
+    ],
+)
+def test_what_only_the_engine_may_write_is_refused_with_a_reason(server, method, path, body):
+    path = path.replace("{run}", str(uuid.uuid4()))
+    answer = server.http(method, f"/apis/v2beta1{path}", data=body)
+    assert answer.status_code in (400, 403, 404), answer.text
+    assert len(answer.json()["message"]) > 20
+
+
+@pytest.mark.covers("GET /apis/v1beta1/healthz")
+def test_the_old_health_address_is_kept(server):
+    assert server.http("GET", "/apis/v1beta1/healthz").ok
+
+
+@pytest.mark.covers("POST /apis/v2beta1/artifacts", "POST /apis/v2beta1/artifacts:batchCreate")
+def test_artifacts_made_elsewhere_are_recorded(server, tmp_path, name):
+    def artifact(letter: str) -> dict:
+        uri = f"{tmp_path}/{letter}"
+        return {"artifact": {"name": f"{name}-{letter}", "type": "Model", "uri": uri, "metadata": {"k": 1}}}
+
+    one = server.http("POST", "/apis/v2beta1/artifacts", json=artifact("a"))
+    assert one.ok, one.text
+    many = server.http(
+        "POST", "/apis/v2beta1/artifacts:batchCreate", json={"artifacts": [artifact("b"), artifact("c")]}
+    )
+    assert many.ok and len(many.json()["artifacts"]) == 2, many.text
+    found = server.get(f"/artifacts/{one.json()['artifact_id']}")
+    assert (found["name"], found["metadata"]) == (f"{name}-a", {"k": 1})
+
+
+@pytest.mark.covers("POST /apis/v2beta1/tasks:findCached")
+def test_an_earlier_result_is_found_by_its_key(server, name):
+    @dsl.pipeline(name=name)
+    def pipeline():
+        say(text=name)
+
+    run = runs.finish(server, runs.submit_as_compiled(server, pipeline))
+    entry = server.get("/cache_entries", pipeline_name=name)["cache_entries"][0]
+    asked = {"pipeline_name": name, "cache_fingerprint": entry["key"]}
+    found = server.http("POST", "/apis/v2beta1/tasks:findCached", json=asked).json()
+    assert found["task"]["run_id"] == run.id
+    missing = {"pipeline_name": name, "cache_fingerprint": "none"}
+    assert server.http("POST", "/apis/v2beta1/tasks:findCached", json=missing).json() == {}
 
 
 def test_filters_have_an_address_of_their_own(client):
@@ -646,9 +695,10 @@ def test_an_artifact_of_a_run_is_read(server):
 
     run = runs.succeed(server, pipeline)
     node = run.task("make-file")["pod_name"]
-    answer = server.http("GET", f"/apis/v2beta1/runs/{run.id}/nodes/{node}/artifacts/data:read")
-    assert answer.ok, answer.text
-    assert base64.b64decode(answer.json()["data"]) == b"the bytes"
+    for version in ("v2beta1", "v1beta1"):
+        answer = server.http("GET", f"/apis/{version}/runs/{run.id}/nodes/{node}/artifacts/data:read")
+        assert answer.ok, answer.text
+        assert base64.b64decode(answer.json()["data"]) == b"the bytes"
 
 
 @pytest.mark.covers("Runs: followed as a stream (`:watch`)")
@@ -694,7 +744,7 @@ def test_what_a_failed_task_was_given_is_told(server):
     task = runs.row(server, ended.id, "run")
     told = server.get(f"/runs/{ended.id}/tasks/{task['task_id']}:debug")
     assert told["image"] == runs.SHELL_IMAGE
-    assert told["command"][-1] == "exit 3"
+    assert told["command"][0] == "sh" and len(told["args"]) == 1
     assert told["executor_input"]["inputs"]["parameterValues"]["script"] == "exit 3"
 
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import pytest
 import runs
 from kfp import dsl
 
@@ -28,6 +29,7 @@ def expect_one_of_each(text: str, whole: int, real: float, truth: bool, many: li
     assert named == {"k": [1]}, repr(named)
 
 
+@pytest.mark.covers("Values: every type from task to task", "GET /launch/v1/spec", "PUT /launch/v1/report")
 def test_each_type_passes_from_component_to_component(server):
     @dsl.pipeline(name="each-type")
     def pipeline():
