@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     run::{
-        apply::Tools,
+        apply::{NotWritten, Tools},
         observe::{self, AttemptRef, PodEnd, PodView},
         pipeline::Pipeline,
         plan::{self, Event, Plan},
@@ -45,6 +45,9 @@ use crate::{
 
 /// Finished runs whose Pods stay for `kubectl` to see. Logs and results are kept elsewhere.
 const RUNS_WITH_PODS: usize = 50;
+
+/// How often in a row a run may find its rows changed under it.
+const MOST_STALE: u32 = 3;
 
 /// What an engine needs.
 pub struct Options {
@@ -67,6 +70,8 @@ pub struct Engine {
     cleaners: JoinSet<()>,
     finished: VecDeque<RunId>,
     expiring: BTreeSet<(Timestamp, RunId)>,
+    /// Runs to go on with whose tasks have yet to end.
+    again: HashSet<RunId>,
     listed: Option<Listed>,
 }
 
@@ -115,6 +120,7 @@ impl Engine {
             cleaners: JoinSet::new(),
             finished: VecDeque::new(),
             expiring: BTreeSet::new(),
+            again: HashSet::new(),
             listed: None,
         }
     }
@@ -206,7 +212,13 @@ impl Engine {
                 task_id,
                 attempt,
             } => self.tell(run_id, Message::Reported(task_id, attempt)),
-            Change::RetryRequested(run) => self.take_up(run),
+            Change::RetryRequested(run) => {
+                if self.runs.contains_key(&run) {
+                    // Its task is just about to end.
+                    self.again.insert(run);
+                }
+                self.take_up(run);
+            }
             Change::RunChanged(_) | Change::RecurringRunChanged(_) => {}
             Change::RunDeleted(run) => {
                 self.tell(run, Message::Deleted);
@@ -277,6 +289,9 @@ impl Engine {
     fn run_ended(&mut self, ended: Ended) {
         let Ended { run, expires_at } = ended;
         self.runs.remove(&run);
+        if self.again.remove(&run) {
+            return self.take_up(run);
+        }
         self.finished.push_back(run);
         self.expiring.extend(expires_at.map(|time| (time, run)));
         self.forget_old_pods();
@@ -320,7 +335,10 @@ impl Engine {
 /// Deletes the objects of a kind that carry a run's label.
 async fn delete_all<K>(client: &Client, run: RunId)
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
 {
     let chosen = ListParams::default().labels(&format!("{}={run}", labels::RUN_ID));
     let kind = K::kind(&()).into_owned();
@@ -390,6 +408,7 @@ impl Actor {
             }
         };
         let was_over = state.run.state.is_terminal();
+        let mut stale = 0;
         let mut events = VecDeque::from([Event::Resumed]);
         while !state.run.state.is_terminal() || state.run.retry_requested {
             if events.is_empty() {
@@ -407,7 +426,27 @@ impl Actor {
                 }
             }
             let planned = self.plan(&pipeline, &mut state, &mut events);
-            events.extend(self.tools.apply(&state, planned).await);
+            match self.tools.apply(&state, planned).await {
+                Ok(next) => {
+                    events.extend(next);
+                    stale = 0;
+                }
+                Err(NotWritten::Gone) => return ended,
+                Err(NotWritten::Stale(error)) => {
+                    stale += 1;
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the rows of the run have changed: it is read again"
+                    );
+                    let loaded = observe::load(&self.tools.records, self.run).await;
+                    let (Ok((_, read)), true) = (loaded, stale < MOST_STALE) else {
+                        tracing::error!("the run cannot go on before the next start");
+                        return ended;
+                    };
+                    state = read;
+                    events = VecDeque::from([Event::Resumed]);
+                }
+            }
         }
         if !was_over {
             tracing::info!(state = %state.run.state, "run `{}` ended", state.run.display_name);

@@ -257,12 +257,8 @@ impl Scope<'_> {
     /// The executor input as the SDK reads it: it derives an artifact's path from the URI alone, so
     /// an artifact with a path of its own is given that in the URI's place.
     fn whole(&self) -> Cow<'_, ExecutorInput> {
-        let has_path = |artifact: &RuntimeArtifact| {
-            artifact
-                .custom_path
-                .as_ref()
-                .is_some_and(|path| !path.is_empty())
-        };
+        let has_path =
+            |artifact: &RuntimeArtifact| artifact.custom_path.as_ref().is_some_and(|path| !path.is_empty());
         let (inputs, outputs) = (&self.input.inputs.artifacts, &self.input.outputs.artifacts);
         let mut all = inputs
             .values()

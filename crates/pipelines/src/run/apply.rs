@@ -2,10 +2,10 @@
 //! by key, a Pod that exists already is the one that was meant, a Pod that is gone need not go.
 
 use coracle_api::id::{ArtifactId, TaskId};
+use coracle_api::launch::SpilledValue;
 use coracle_artifacts::{ArtifactUri, Artifacts, content};
 use coracle_reconcile::retry::until_done;
-use coracle_api::launch::SpilledValue;
-use coracle_store::records::{Attempt, CacheEntry, Commit, Records};
+use coracle_store::records::{self, Attempt, CacheEntry, Commit, Records};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::{
@@ -23,6 +23,18 @@ use crate::task::claim::ClaimOrder;
 
 /// Requests to the Kubernetes API under way at once, per run.
 const CONCURRENCY: usize = 16;
+
+/// Why nothing of a plan was done.
+#[derive(Debug, thiserror::Error)]
+pub enum NotWritten {
+    /// The run was deleted.
+    #[error("the run was deleted")]
+    Gone,
+    /// Something that the plan builds on was deleted meanwhile, such as a cached artifact.
+    #[error("the rows have changed")]
+    Stale(#[source] records::Error),
+}
+
 /// What effects need.
 #[derive(Clone)]
 pub struct Tools {
@@ -40,7 +52,10 @@ impl Tools {
     /// Does what was planned, and returns what came of it. Rows come first: a Pod never exists
     /// without the row that explains it. What fails for a reason that may pass is tried until it
     /// works or the server stops; the rows say what to repeat after the next start.
-    pub async fn apply(&self, state: &State, plan: Plan) -> Vec<Event> {
+    ///
+    /// # Errors
+    /// [`NotWritten`], when the rows are not what the plan was made for; nothing was done then.
+    pub async fn apply(&self, state: &State, plan: Plan) -> Result<Vec<Event>, NotWritten> {
         let Plan {
             commit,
             claims,
@@ -50,8 +65,8 @@ impl Tools {
             reads,
             delete,
         } = plan;
-        if commit != Commit::default() && self.commit(state, &commit).await.is_none() {
-            return Vec::new();
+        if commit != Commit::default() && self.commit(state, &commit).await?.is_none() {
+            return Ok(Vec::new());
         }
         // Before the Pods, which may mount them.
         let mut events = Vec::new();
@@ -79,13 +94,21 @@ impl Tools {
             .buffer_unordered(CONCURRENCY)
             .filter_map(std::future::ready);
         events.extend(deleted.collect::<Vec<_>>().await);
-        events
+        Ok(events)
     }
 
-    async fn commit(&self, state: &State, commit: &Commit) -> Option<()> {
+    /// Writes the rows; none when the server stops first.
+    async fn commit(&self, state: &State, commit: &Commit) -> Result<Option<()>, NotWritten> {
         let run = state.run.id;
-        let write = || self.records.commit(run, commit.clone());
-        until_done("write the run's rows", &self.cancel, write).await
+        let write = async || match self.records.commit(run, commit.clone()).await {
+            Ok(()) => Ok(Ok(())),
+            Err(records::Error::NotFound { .. }) => Ok(Err(NotWritten::Gone)),
+            Err(error @ records::Error::InvalidCommit { .. }) => Ok(Err(NotWritten::Stale(error))),
+            Err(error) => Err(error),
+        };
+        until_done("write the run's rows", &self.cancel, write)
+            .await
+            .transpose()
     }
 
     async fn import(&self, import: Import) -> Option<Event> {
@@ -134,12 +157,22 @@ impl Tools {
         let ids: Vec<ArtifactId> = entry.outputs.artifacts.values().flatten().copied().collect();
         let find = || self.records.artifacts(&ids);
         let artifacts = until_done("look artifacts up", &self.cancel, find).await?;
-        if ids.iter().any(|id| !artifacts.iter().any(|artifact| artifact.id == *id)) {
+        if ids
+            .iter()
+            .any(|id| !artifacts.iter().any(|artifact| artifact.id == *id))
+        {
             return Some(None);
         }
         let stored = artifacts.iter().filter(|artifact| artifact.digest.is_some());
-        let spilled: Vec<_> = entry.outputs.parameters.values().filter_map(SpilledValue::of).collect();
-        let uris = stored.map(|artifact| &artifact.uri).chain(spilled.iter().map(|spilled| &spilled.uri));
+        let spilled: Vec<_> = entry
+            .outputs
+            .parameters
+            .values()
+            .filter_map(SpilledValue::of)
+            .collect();
+        let uris = stored
+            .map(|artifact| &artifact.uri)
+            .chain(spilled.iter().map(|spilled| &spilled.uri));
         for uri in uris {
             // A store that cannot be asked has nothing to offer.
             let place: Result<ArtifactUri, _> = uri.parse();

@@ -216,7 +216,10 @@ fn failed_before(init: &[ContainerStatus]) -> Option<Failure> {
         let text = end.message.as_deref().unwrap_or_default().trim();
         (end.exit_code != 0).then(|| Failure {
             reason: reason(end.reason.as_deref()).unwrap_or(Reason::CommandFailed),
-            message: format!("init container `{}`: exit code {} {text}", container.name, end.exit_code),
+            message: format!(
+                "init container `{}`: exit code {} {text}",
+                container.name, end.exit_code
+            ),
         })
     })
 }

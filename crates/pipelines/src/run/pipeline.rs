@@ -66,11 +66,7 @@ impl Pipeline {
     /// Works out the waiting relations of every DAG.
     #[must_use]
     pub fn new(document: Document) -> Self {
-        let Document {
-            spec,
-            platform,
-            ..
-        } = document;
+        let Document { spec, platform, .. } = document;
         let config = config_of(platform.as_ref());
         let components = spec
             .components

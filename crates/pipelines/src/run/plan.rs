@@ -287,7 +287,12 @@ impl Planner<'_> {
                 }
                 Err(message) => {
                     let reason = Reason::InputArtifactUnavailable;
-                    if self.state.nodes.get(&id).is_some_and(|node| !node.task.state.is_terminal()) {
+                    if self
+                        .state
+                        .nodes
+                        .get(&id)
+                        .is_some_and(|node| !node.task.state.is_terminal())
+                    {
                         self.end(id, RuntimeState::Failed, Some(Failure { reason, message }));
                     }
                     return;

@@ -89,7 +89,10 @@ impl Node {
     /// The newest attempt, unless its row is as it will stay. What it was given is forgotten here
     /// once it has ended: a run may have many tasks.
     pub fn attempt_to_write(&mut self) -> Option<Attempt> {
-        let attempt = self.attempts.last_mut().filter(|attempt| !attempt.launch.is_null())?;
+        let attempt = self
+            .attempts
+            .last_mut()
+            .filter(|attempt| !attempt.launch.is_null())?;
         let written = attempt.clone();
         forget_what_ended(attempt);
         Some(written)
@@ -260,7 +263,12 @@ impl State {
         let began = |change: &&StateChange| change.state == RuntimeState::Running;
         let began = self.run.state_history.iter().rev().find(began)?;
         (seconds > 0)
-            .then(|| began.time.checked_add(SignedDuration::from_secs(seconds.into())).ok())
+            .then(|| {
+                began
+                    .time
+                    .checked_add(SignedDuration::from_secs(seconds.into()))
+                    .ok()
+            })
             .flatten()
     }
 

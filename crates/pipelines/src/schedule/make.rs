@@ -81,7 +81,10 @@ pub async fn run(
     };
     match records.create_scheduled_run(recurring.id, new, progress).await {
         Ok(made) => Ok(made.is_some()),
-        Err(records::Error::NotFound { kind: "experiment", id }) => Err(Error::Invalid(format!(
+        Err(records::Error::NotFound {
+            kind: "experiment",
+            id,
+        }) => Err(Error::Invalid(format!(
             "its experiment {id} does not exist any more"
         ))),
         Err(error) => Err(error.into()),

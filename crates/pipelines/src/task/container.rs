@@ -224,7 +224,12 @@ fn kubernetes_part(
     inputs_from_elsewhere(order, settings, &mut volumes);
     if let Some(claim) = &order.workspace_claim {
         let source = json!({"persistentVolumeClaim": {"claimName": claim}});
-        volumes.add("kfp-workspace", source, json!({"mountPath": WORKSPACE_PATH}), true);
+        volumes.add(
+            "kfp-workspace",
+            source,
+            json!({"mountPath": WORKSPACE_PATH}),
+            true,
+        );
     }
     let kubernetes = match order.kubernetes {
         Some(kubernetes) => {
@@ -297,7 +302,11 @@ fn spec_fields(
 /// a task's sandbox may cover the place where they are.
 fn inputs_from_elsewhere(order: &Order<'_>, settings: &Settings, volumes: &mut Volumes) {
     let imported = order.workspace_import.iter().map(|import| &import.artifact);
-    let artifacts = order.artifacts.values().flat_map(|list| &list.artifacts).chain(imported);
+    let artifacts = order
+        .artifacts
+        .values()
+        .flat_map(|list| &list.artifacts)
+        .chain(imported);
     let uris = artifacts.filter_map(|artifact| artifact.uri.parse::<ArtifactUri>().ok());
     let paths: BTreeSet<PathBuf> = uris
         .filter_map(|uri| uri.local().ok().map(Path::to_owned))
@@ -388,7 +397,9 @@ mod tests {
             pipeline_root: "",
             kubernetes: settings.as_object(),
             resolve: Resolve(&resolve),
-            workspace_claim: parameters.get("workspace").map(|_| "run-1-kfp-workspace".to_owned()),
+            workspace_claim: parameters
+                .get("workspace")
+                .map(|_| "run-1-kfp-workspace".to_owned()),
             workspace_import: None,
         };
         let settings = Settings {

@@ -95,7 +95,9 @@ fn canonical(value: &Value) -> Value {
         Value::Object(fields) => {
             let mut sorted: Vec<_> = fields.iter().collect();
             sorted.sort_unstable_by_key(|(name, _)| name.as_str());
-            let fields = sorted.into_iter().map(|(name, value)| (name.clone(), canonical(value)));
+            let fields = sorted
+                .into_iter()
+                .map(|(name, value)| (name.clone(), canonical(value)));
             Value::Object(fields.collect())
         }
         Value::Array(items) => items.iter().map(canonical).collect(),
@@ -104,7 +106,10 @@ fn canonical(value: &Value) -> Value {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]

@@ -178,8 +178,15 @@ fn typed(
 
 /// The input that a loop fills in for each iteration.
 fn each_input(task: &TaskSpec) -> Option<&str> {
-    let parameter = task.parameter_iterator.as_ref().map(|iterator| &iterator.item_input);
-    let artifact = || task.artifact_iterator.as_ref().map(|iterator| &iterator.item_input);
+    let parameter = task
+        .parameter_iterator
+        .as_ref()
+        .map(|iterator| &iterator.item_input);
+    let artifact = || {
+        task.artifact_iterator
+            .as_ref()
+            .map(|iterator| &iterator.item_input)
+    };
     parameter.or_else(artifact).map(String::as_str)
 }
 

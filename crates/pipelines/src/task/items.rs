@@ -89,13 +89,10 @@ impl Items {
             List::Parameters(list) => {
                 let mut value = list.get(index).cloned().unwrap_or_default();
                 if let Some(declared) = component.input_definitions.parameters.get(&self.input) {
-                    value = declared
-                        .parameter_type
-                        .coerce(value)
-                        .map_err(|error| Failure {
-                            reason: Reason::InputTypeMismatch,
-                            message: format!("element {index} of the loop: {error}"),
-                        })?;
+                    value = declared.parameter_type.coerce(value).map_err(|error| Failure {
+                        reason: Reason::InputTypeMismatch,
+                        message: format!("element {index} of the loop: {error}"),
+                    })?;
                 }
                 io.parameters.insert(self.input.clone(), value);
             }
@@ -111,15 +108,21 @@ impl Items {
 /// The outputs of a loop: each output of its component as the list of what the iterations made,
 /// in their order. What an iteration did not make is left out; lists of artifacts become one.
 #[must_use]
-pub fn collected<'a>(component: &ComponentSpec, iterations: impl Iterator<Item = &'a TaskIo> + Clone) -> TaskIo {
+pub fn collected<'a>(
+    component: &ComponentSpec,
+    iterations: impl Iterator<Item = &'a TaskIo> + Clone,
+) -> TaskIo {
     let mut io = TaskIo::default();
     for name in component.output_definitions.parameters.keys() {
-        let values = iterations.clone().filter_map(|made| made.parameters.get(name).cloned());
+        let values = iterations
+            .clone()
+            .filter_map(|made| made.parameters.get(name).cloned());
         io.parameters.insert(name.clone(), Value::Array(values.collect()));
     }
     for name in component.output_definitions.artifacts.keys() {
         let ids = iterations.clone().filter_map(|made| made.artifacts.get(name));
-        io.artifacts.insert(name.clone(), ids.flatten().copied().collect());
+        io.artifacts
+            .insert(name.clone(), ids.flatten().copied().collect());
     }
     io
 }
@@ -178,9 +181,13 @@ mod tests {
 
     #[test]
     fn a_list_may_be_written_in_the_pipeline_come_from_an_input_or_be_text() {
-        let count = |iterator, parameters| items(iterator, parameters).map(|items| items.expect("a loop").len());
+        let count =
+            |iterator, parameters| items(iterator, parameters).map(|items| items.expect("a loop").len());
         let from_input = || json!({"itemInput": "i", "items": {"inputParameter": "l"}});
-        assert_eq!(count(json!({"itemInput": "i", "items": {"raw": "[1, 2]"}}), json!({})), Ok(2));
+        assert_eq!(
+            count(json!({"itemInput": "i", "items": {"raw": "[1, 2]"}}), json!({})),
+            Ok(2)
+        );
         assert_eq!(count(from_input(), json!({"l": [1, 2, 3]})), Ok(3));
         assert_eq!(count(from_input(), json!({"l": "[\"a\"]"})), Ok(1));
         assert_eq!(count(from_input(), json!({"l": []})), Ok(0));
@@ -207,7 +214,11 @@ mod tests {
             parameters: n.map(|n| ("n".to_owned(), json!(n))).into_iter().collect(),
             artifacts: [("m".to_owned(), ids.to_vec())].into(),
         };
-        let iterations = [made(Some(1), &ids[..1]), made(None, &[]), made(Some(3), &ids[1..])];
+        let iterations = [
+            made(Some(1), &ids[..1]),
+            made(None, &[]),
+            made(Some(3), &ids[1..]),
+        ];
         let io = collected(&component, iterations.iter());
         assert_eq!(io.parameters["n"], json!([1, 3]));
         assert_eq!(io.artifacts["m"], ids);

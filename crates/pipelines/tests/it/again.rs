@@ -19,7 +19,10 @@ fn chain(b: Value) -> Value {
     let mut second = json!({
         "componentRef": {"name": "take"}, "inputs": {"parameters": {"n": from_task("a")}}
     });
-    second.as_object_mut().unwrap().extend(b.as_object().unwrap().clone());
+    second
+        .as_object_mut()
+        .unwrap()
+        .extend(b.as_object().unwrap().clone());
     pipeline(
         json!({"dag": {"tasks": {
             "a": {"componentRef": {"name": "make"}},
@@ -107,7 +110,12 @@ fn a_dag_that_fails_is_tried_again_as_a_whole() {
     assert_eq!(world.at_work(), ["root.b.first"]);
     assert_eq!(world.launch("root.b.first").attempt, 2);
     world.succeeds("root.b.first", json!({"n": 3}), &[]);
-    let given = world.launch("root.b.second").executor_input.inputs.parameter_values["n"].clone();
+    let given = world
+        .launch("root.b.second")
+        .executor_input
+        .inputs
+        .parameter_values["n"]
+        .clone();
     assert_eq!(given, json!(3));
     world.succeeds("root.b.second", json!({"n": 3}), &[]);
     assert_eq!(world.task("root.b").state, RuntimeState::Succeeded);
@@ -122,15 +130,26 @@ fn a_run_that_is_retried_keeps_what_succeeded_and_does_the_rest_again() {
     world.succeeds("root.c", json!({"n": 1}), &[]);
     assert_eq!(world.state.run.state, RuntimeState::Failed);
     let plan = world.retry();
-    assert!(plan.commit.run.is_some_and(|run| run.retried && run.finished_at.is_none()));
+    assert!(
+        plan.commit
+            .run
+            .is_some_and(|run| run.retried && run.finished_at.is_none())
+    );
     assert_eq!(world.at_work(), ["root.b.second"]);
     world.restarts();
     world.succeeds("root.b.second", json!({"n": 1}), &[]);
-    assert_eq!(world.at_work(), ["root.c"], "it comes after one that was done again");
+    assert_eq!(
+        world.at_work(),
+        ["root.c"],
+        "it comes after one that was done again"
+    );
     world.succeeds("root.c", json!({"n": 1}), &[]);
     assert_eq!(world.state.run.state, RuntimeState::Succeeded);
     assert_eq!((world.attempts("root.a"), world.attempts("root.b.first")), (1, 1));
-    assert_eq!((world.attempts("root.b.second"), world.attempts("root.c")), (2, 2));
+    assert_eq!(
+        (world.attempts("root.b.second"), world.attempts("root.c")),
+        (2, 2)
+    );
 }
 
 #[test]
@@ -214,17 +233,30 @@ fn what_was_done_before_is_taken_over_without_a_pod() {
     let mut first = World::of(&cached(), json!({}));
     first.succeeds("root.a", json!({"n": 1}), &[]);
     let lookup = first.done.lookups[0].clone();
-    first.happens(Event::LookedUp { task: lookup.task, found: None });
+    first.happens(Event::LookedUp {
+        task: lookup.task,
+        found: None,
+    });
     first.succeeds("root.b", json!({"n": 8}), &[]);
 
     let mut second = World::of(&cached(), json!({}));
     second.succeeds("root.a", json!({"n": 1}), &[]);
-    assert_eq!(second.done.lookups.first(), Some(&lookup), "the same work has the same key");
+    assert_eq!(
+        second.done.lookups.first(),
+        Some(&lookup),
+        "the same work has the same key"
+    );
     assert!(second.at_work().is_empty());
     let found = Some(Box::new(known(&first)));
-    second.happens(Event::LookedUp { task: lookup.task, found });
+    second.happens(Event::LookedUp {
+        task: lookup.task,
+        found,
+    });
     let task = second.task("root.b");
-    assert_eq!((task.state, task.cached_from.is_some()), (RuntimeState::Succeeded, true));
+    assert_eq!(
+        (task.state, task.cached_from.is_some()),
+        (RuntimeState::Succeeded, true)
+    );
     assert_eq!(task.outputs.parameters["n"], json!(8));
     assert_eq!(second.attempts("root.b"), 0);
 }
@@ -239,6 +271,9 @@ fn another_input_is_other_work_and_a_miss_runs_the_task() {
     assert_ne!(one.done.lookups[0].key, lookup.key);
     other.restarts();
     assert_eq!(other.done.lookups.len(), 2, "asked again after a restart");
-    other.happens(Event::LookedUp { task: lookup.task, found: None });
+    other.happens(Event::LookedUp {
+        task: lookup.task,
+        found: None,
+    });
     assert_eq!(other.at_work(), ["root.b"]);
 }

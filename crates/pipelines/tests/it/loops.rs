@@ -21,7 +21,9 @@ fn doubling(more: Value) -> Value {
         "inputs": {"parameters": {"list": {"componentInputParameter": "list"}}},
         "parameterIterator": {"itemInput": "item", "items": {"inputParameter": "list"}}
     });
-    each.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    each.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     pipeline(
         json!({
             "inputDefinitions": parameter("list", "LIST"),
@@ -69,7 +71,10 @@ fn each_iteration_gets_its_item_and_outputs_are_collected_in_order() {
     }
     assert_eq!(given(&world, "root.sum", "all"), json!([10, 12, 14]));
     assert_eq!(world.task("root.loop.1").iteration, Some(1));
-    assert_eq!(Value::Object(world.task("root.loop.1").inputs.parameters.clone()), json!({"item": 6}));
+    assert_eq!(
+        Value::Object(world.task("root.loop.1").inputs.parameters.clone()),
+        json!({"item": 6})
+    );
     world.succeeds("root.sum", json!({}), &[]);
     assert_eq!(world.state.run.state, RuntimeState::Succeeded);
 }
@@ -92,7 +97,11 @@ fn no_more_iterations_are_at_work_than_the_limit_allows_also_after_a_restart() {
     assert_eq!(world.at_work(), ["root.loop.0.double", "root.loop.2.double"]);
     for index in [0, 2, 3, 4] {
         assert!(world.at_work().len() <= 2);
-        world.succeeds(&format!("root.loop.{index}.double"), json!({"twice": (index + 1) * 2}), &[]);
+        world.succeeds(
+            &format!("root.loop.{index}.double"),
+            json!({"twice": (index + 1) * 2}),
+            &[],
+        );
     }
     assert_eq!(given(&world, "root.sum", "all"), json!([2, 4, 6, 8, 10]));
 }
@@ -112,7 +121,8 @@ fn one_iteration_that_fails_fails_the_loop_after_the_others_have_ended() {
 fn what_is_no_list_fails_the_loop_and_says_what_it_is() {
     let mut document = doubling(json!({}));
     document["root"]["inputDefinitions"] = parameter("list", "STRING");
-    document["components"]["each"]["inputDefinitions"]["parameters"]["list"]["parameterType"] = json!("STRING");
+    document["components"]["each"]["inputDefinitions"]["parameters"]["list"]["parameterType"] =
+        json!("STRING");
     let world = World::of(&document, json!({"list": "a, b"}));
     let error = world.task("root.loop").error.clone().unwrap();
     assert_eq!(error.reason, Reason::LoopItemsInvalid);
@@ -205,7 +215,13 @@ fn a_loop_over_artifacts_hands_out_one_each_and_collects_what_was_made() {
     let cleaned: Vec<_> = (0..3)
         .map(|index| world.task(&format!("root.loop.{index}.clean")).outputs.artifacts["out"][0].to_string())
         .collect();
-    assert_eq!(joined.iter().map(|artifact| artifact.name.clone()).collect::<Vec<_>>(), cleaned);
+    assert_eq!(
+        joined
+            .iter()
+            .map(|artifact| artifact.name.clone())
+            .collect::<Vec<_>>(),
+        cleaned
+    );
 }
 
 #[test]
@@ -217,7 +233,11 @@ fn ten_thousand_iterations_pass_with_a_bounded_number_at_work() {
         if index % 500 == 0 {
             most = most.max(world.at_work().len());
         }
-        world.succeeds(&format!("root.loop.{index}.double"), json!({"twice": index * 2}), &[]);
+        world.succeeds(
+            &format!("root.loop.{index}.double"),
+            json!({"twice": index * 2}),
+            &[],
+        );
         world.done = Default::default();
     }
     assert!(most > 100 && most < 1000, "{most} at once");

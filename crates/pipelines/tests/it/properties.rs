@@ -35,15 +35,20 @@ enum What {
 
 fn tasks() -> impl Strategy<Value = Vec<Made>> {
     let made = |what: BoxedStrategy<What>| {
-        (what, any::<u8>(), prop::bool::weighted(0.2), 0_u8..3, any::<bool>()).prop_map(
-            |(what, after, anyway, retries, waits)| Made {
+        (
+            what,
+            any::<u8>(),
+            prop::bool::weighted(0.2),
+            0_u8..3,
+            any::<bool>(),
+        )
+            .prop_map(|(what, after, anyway, retries, waits)| Made {
                 what,
                 after,
                 anyway,
                 retries,
                 waits,
-            },
-        )
+            })
     };
     let leaf = made(Just(What::Leaf).boxed());
     let leaves = prop::collection::vec(leaf, 1..4).boxed();
@@ -71,7 +76,8 @@ fn dag(tasks: &[Made], components: &mut Map<String, Value>) -> Value {
             Some(inside) => {
                 let dag = dag(inside, components);
                 let name = format!("comp-{}", components.len());
-                let item = json!({"parameters": {"item": {"parameterType": "NUMBER_INTEGER", "isOptional": true}}});
+                let item =
+                    json!({"parameters": {"item": {"parameterType": "NUMBER_INTEGER", "isOptional": true}}});
                 components.insert(name.clone(), json!({"dag": dag, "inputDefinitions": item}));
                 name
             }
@@ -88,7 +94,8 @@ fn dag(tasks: &[Made], components: &mut Map<String, Value>) -> Value {
         }
         if let What::Loop { count, limit, .. } = &made.what {
             let items: Vec<usize> = (0..*count).collect();
-            spec["parameterIterator"] = json!({"itemInput": "item", "items": {"raw": json!(items).to_string()}});
+            spec["parameterIterator"] =
+                json!({"itemInput": "item", "items": {"raw": json!(items).to_string()}});
             spec["iteratorPolicy"] = json!({"parallelismLimit": limit});
         }
         specs.insert(format!("t{index}"), spec);
@@ -105,7 +112,11 @@ fn fails(seed: u64, path: &str, attempt: usize) -> bool {
 
 /// Plays a run to its end: tasks end in the order that `script` gives, and the server crashes now
 /// and then. Returns how each task ended, and how many attempts it took.
-fn play(document: &Value, seed: u64, script: &[u8]) -> Result<BTreeMap<String, (String, usize)>, TestCaseError> {
+fn play(
+    document: &Value,
+    seed: u64,
+    script: &[u8],
+) -> Result<BTreeMap<String, (String, usize)>, TestCaseError> {
     let mut world = World::of(document, json!({}));
     let mut ended = BTreeSet::new();
     let mut steps = 0;
@@ -118,13 +129,20 @@ fn play(document: &Value, seed: u64, script: &[u8]) -> Result<BTreeMap<String, (
         }
         let at_work = world.at_work();
         if at_work.is_empty() {
-            prop_assert!(!world.state.timers.is_empty(), "nothing is at work: {:?}", world.states());
+            prop_assert!(
+                !world.state.timers.is_empty(),
+                "nothing is at work: {:?}",
+                world.states()
+            );
             world.after(100);
             continue;
         }
         let path = at_work[choice % at_work.len()].to_owned();
         let attempt = world.attempts(&path);
-        prop_assert!(ended.insert((path.clone(), attempt)), "attempt {attempt} of {path} ran twice");
+        prop_assert!(
+            ended.insert((path.clone(), attempt)),
+            "attempt {attempt} of {path} ran twice"
+        );
         if fails(seed, &path, attempt) {
             world.fails(&path);
         } else {

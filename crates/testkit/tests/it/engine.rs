@@ -104,3 +104,41 @@ async fn a_hundred_tasks_side_by_side_all_end() {
     assert_eq!(bench.ended(run).await.state, RuntimeState::Succeeded);
     assert_eq!(bench.states(run).await.len(), 101);
 }
+
+#[tokio::test]
+async fn a_run_that_failed_and_is_asked_to_go_on_succeeds_without_doing_twice_what_succeeded() {
+    let bench = Bench::start().await;
+    let records = bench.store.records().clone();
+    let first_tries_of_b_fail = |spec: &coracle_api::launch::Spec| {
+        let is_b = spec
+            .context
+            .get("pipeline_task_name")
+            .is_some_and(|name| name == "b");
+        if is_b && spec.attempt == 1 {
+            Outcome::Dies {
+                exit_code: 1,
+                reason: "Error",
+            }
+        } else {
+            Outcome::success(json!({"n": 1}))
+        }
+    };
+    let _node = FakeNode::start(bench.client.clone(), records.clone(), first_tries_of_b_fail);
+    let run = bench
+        .run(builders::tasks(&[("a", &[]), ("b", &["a"])]), none())
+        .await;
+    assert_eq!(bench.ended(run).await.state, RuntimeState::Failed);
+    records.request_retry(run).await.unwrap();
+    let again = bench
+        .wait(run, |run, _| {
+            run.state == RuntimeState::Succeeded && !run.retry_requested
+        })
+        .await;
+    assert_eq!(again.error, None);
+    let attempts = records.attempts(run).await.unwrap();
+    let of = |name: &str| {
+        let task = coracle_api::id::TaskId::at(run, &format!("root.{name}"));
+        attempts.iter().filter(|attempt| attempt.task_id == task).count()
+    };
+    assert_eq!((of("a"), of("b")), (1, 2));
+}

@@ -59,7 +59,7 @@ const HOMES: &[(&str, &[&str])] = &[
         &["apiserver", "gateway", "node", "platform", "testkit", "webui"],
     ),
     ("bollard", &["node"]),
-    ("cel", &["pipelines"]),
+    ("cel", &["api"]),
     ("clap", &["cli"]),
     ("flate2", &["gateway"]),
     ("json-patch", &["apiserver"]),

@@ -2,9 +2,8 @@
 
 use super::{Problem, check_literals, listing, outputs::is_loop};
 use crate::ir::{
-    condition,
     ArtifactSource, ComponentSpec, DagSpec, InputParameterSpec, ParameterSource, ParameterType, PipelineSpec,
-    TaskSpec,
+    TaskSpec, condition,
 };
 
 /// A task and what it can see.

@@ -352,7 +352,8 @@ fn expressions_that_cannot_be_read_are_refused_at_their_place() {
     let problem = check(&read(&document)).expect_err("refused");
     assert_eq!(problem.path, "root.dag.tasks.b.triggerPolicy.condition");
     let mut document = pipeline();
-    document["root"]["dag"]["tasks"]["b"]["inputs"]["parameters"]["score"]["parameterExpressionSelector"] = json!("](");
+    document["root"]["dag"]["tasks"]["b"]["inputs"]["parameters"]["score"]["parameterExpressionSelector"] =
+        json!("](");
     let problem = check(&read(&document)).expect_err("refused");
     assert_eq!(
         problem.path,

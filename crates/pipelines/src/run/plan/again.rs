@@ -209,7 +209,10 @@ impl Planner<'_> {
     /// The tasks inside a DAG that did not end as they should.
     fn unsuccessful(&self, id: TaskId) -> Vec<TaskId> {
         let children = self.state.nodes.get(&id).map(|node| node.children.values());
-        let children = children.into_iter().flatten().filter_map(|id| self.state.nodes.get(id));
+        let children = children
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.state.nodes.get(id));
         children
             .filter(|child| match child.task.state {
                 RuntimeState::Succeeded => false,
@@ -242,7 +245,10 @@ fn backoff(policy: &RetryPolicy, retry: u32) -> SignedDuration {
         Some(number).filter(|number| number.is_finite() && *number >= 0.0)
     };
     let first = seconds(&policy.backoff_duration).unwrap_or_default();
-    let factor = policy.backoff_factor.filter(|factor| *factor > 0.0).unwrap_or(BACKOFF_FACTOR);
+    let factor = policy
+        .backoff_factor
+        .filter(|factor| *factor > 0.0)
+        .unwrap_or(BACKOFF_FACTOR);
     let longest = seconds(&policy.backoff_max_duration)
         .filter(|longest| *longest > 0.0)
         .unwrap_or(LONGEST_BACKOFF);
@@ -271,13 +277,25 @@ mod tests {
             backoff_factor: Some(2.0),
             backoff_max_duration: Some("5s".into()),
         };
-        let waits: Vec<f64> = (1..5).map(|retry| backoff(&policy, retry).as_secs_f64()).collect();
+        let waits: Vec<f64> = (1..5)
+            .map(|retry| backoff(&policy, retry).as_secs_f64())
+            .collect();
         assert_eq!(waits, [1.5, 3.0, 5.0, 5.0]);
         assert_eq!(backoff(&RetryPolicy::default(), 3), SignedDuration::ZERO);
         let endless = RetryPolicy {
             backoff_duration: Some("60s".into()),
             ..policy
         };
-        assert_eq!(backoff(&RetryPolicy { backoff_max_duration: None, ..endless }, 4000).as_secs(), 3600);
+        assert_eq!(
+            backoff(
+                &RetryPolicy {
+                    backoff_max_duration: None,
+                    ..endless
+                },
+                4000
+            )
+            .as_secs(),
+            3600
+        );
     }
 }

@@ -219,7 +219,9 @@ impl Planner<'_> {
                 attempt.started_at = Some(attempt.created_at);
             }
             if ran {
-                let log = report.as_mut().and_then(|report| report.artifacts.shift_remove(LOG_ARTIFACT));
+                let log = report
+                    .as_mut()
+                    .and_then(|report| report.artifacts.shift_remove(LOG_ARTIFACT));
                 self.record_log(id, log.and_then(|mut logs| logs.pop()));
             }
         }
@@ -269,7 +271,14 @@ impl Planner<'_> {
             size: kept.and_then(|log| log.size),
             created_at: self.now,
         };
-        self.link(id, artifact.id, IoType::ExecutorLog, LOG_ARTIFACT, 0, String::new());
+        self.link(
+            id,
+            artifact.id,
+            IoType::ExecutorLog,
+            LOG_ARTIFACT,
+            0,
+            String::new(),
+        );
         self.add_artifact(artifact);
     }
 
@@ -357,7 +366,10 @@ fn known_end(report: Option<&Report>, pod: Option<&PodEnd>) -> Option<Option<Fai
         (Some(None), _) => Some(None),
         (Some(Some(reported)), Some(pod)) => {
             let knows_better = |failure: &&Failure| {
-                matches!(failure.reason, Reason::OOMKilled | Reason::DeadlineExceeded | Reason::Evicted)
+                matches!(
+                    failure.reason,
+                    Reason::OOMKilled | Reason::DeadlineExceeded | Reason::Evicted
+                )
             };
             let better = pod.failure.as_ref().filter(knows_better);
             Some(match reported.reason {

@@ -17,7 +17,11 @@ impl Planner<'_> {
         }
         self.changed.insert(id);
         let pipeline = self.pipeline.spec().pipeline_info.name.clone();
-        self.plan.lookups.push(Lookup { task: id, pipeline, key });
+        self.plan.lookups.push(Lookup {
+            task: id,
+            pipeline,
+            key,
+        });
         true
     }
 
@@ -84,7 +88,10 @@ impl Planner<'_> {
             node.task.outputs = outputs;
             node.task.cached_from = Some(made_by);
         }
-        let message = format!("took over what task {} of run {} made", made_by.task_id, made_by.run_id);
+        let message = format!(
+            "took over what task {} of run {} made",
+            made_by.task_id, made_by.run_id
+        );
         self.event(id, "Normal", "Cached", message);
         self.end(id, RuntimeState::Succeeded, None);
     }

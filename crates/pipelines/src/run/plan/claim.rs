@@ -47,10 +47,18 @@ impl Planner<'_> {
                 .get("pvcNameParameter")
                 .or_else(|| mount.get("pvc_name_parameter"))?;
             let source = ParameterSource::deserialize(source).ok()?;
-            let constant = source.runtime_value.as_ref().and_then(|value| value.constant.clone());
+            let constant = source
+                .runtime_value
+                .as_ref()
+                .and_then(|value| value.constant.clone());
             Some(text(&constant.or_else(|| inputs::follow(&source, &around))?))
         };
-        mounts.and_then(Value::as_array).into_iter().flatten().filter_map(name).collect()
+        mounts
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(name)
+            .collect()
     }
 
     /// Asks for the claim of a task that runs.

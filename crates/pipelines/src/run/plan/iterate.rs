@@ -90,9 +90,11 @@ impl Planner<'_> {
         };
         // One that failed before its run was retried goes on from what succeeded.
         if let Some(child) = node.children.get(&index.to_string()).copied()
-            && self.state.nodes.get(&child).is_some_and(|child| {
-                child.task.state == RuntimeState::Pending && !child.children.is_empty()
-            })
+            && self
+                .state
+                .nodes
+                .get(&child)
+                .is_some_and(|child| child.task.state == RuntimeState::Pending && !child.children.is_empty())
         {
             return self.reopen(child);
         }

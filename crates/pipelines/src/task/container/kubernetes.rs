@@ -241,12 +241,17 @@ impl Sources<'_> {
             };
             let field = |name: &str| {
                 let value = fields.split(';').find_map(|field| field.strip_prefix(name));
-                value.and_then(|value| value.strip_prefix('=')).unwrap_or_default()
+                value
+                    .and_then(|value| value.strip_prefix('='))
+                    .unwrap_or_default()
             };
             let source = channel(field("task"), field("name"));
-            let value = self
-                .value(setting, &source)?
-                .ok_or_else(|| invalid(setting, &format!("quotes `{}`, which has no value", field("name"))))?;
+            let value = self.value(setting, &source)?.ok_or_else(|| {
+                invalid(
+                    setting,
+                    &format!("quotes `{}`, which has no value", field("name")),
+                )
+            })?;
             filled.push_str(before);
             filled.push_str(&match value {
                 Value::String(text) => text,
