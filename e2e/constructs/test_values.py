@@ -5,6 +5,7 @@ import runs
 from components import make_file, read_file, say, shell, write
 from kfp import dsl
 from kfp.dsl import Dataset, Output
+from kfp_server_api import ApiException
 
 
 @dsl.component(base_image="python:3.11")
@@ -176,11 +177,17 @@ def test_a_pipeline_root_is_where_artifacts_go(server, tmp_path):
     def pipeline():
         read_file(data=make_file(text="x").outputs["data"])
 
-    started = server.client.create_run_from_pipeline_func(
-        pipeline, arguments={}, pipeline_root=f"{tmp_path}/of-the-run", enable_caching=False
-    )
-    run = runs.finish(server, started.run_id)
+    def start(root) -> str:
+        return server.client.create_run_from_pipeline_func(
+            pipeline, arguments={}, pipeline_root=str(root), enable_caching=False
+        ).run_id
+
+    root = server.data_dir / "artifacts" / "of-one-run"
+    run = runs.finish(server, start(root))
     assert run.state == "SUCCEEDED", run.describe()
-    uri = runs.artifacts(server, run.id)["data"]["uri"].removeprefix("file://")
-    assert uri.startswith(f"{tmp_path}/of-the-run"), uri
+    assert runs.artifacts(server, run.id)["data"]["uri"].removeprefix("file://").startswith(str(root))
     assert runs.log(server, run, "read-file") == "x"
+
+    with pytest.raises(ApiException) as refused:
+        start(tmp_path)
+    assert refused.value.status == 400 and "runtime_config.pipeline_root" in refused.value.body
