@@ -151,11 +151,9 @@ impl Source {
             document
         };
         let off = |component: &mut Value| {
-            for task in component["dag"]["tasks"]
-                .as_object_mut()
-                .into_iter()
-                .flat_map(Map::values_mut)
-            {
+            // Not by index, which would add what is not there.
+            let tasks = component.pointer_mut("/dag/tasks").and_then(Value::as_object_mut);
+            for task in tasks.into_iter().flat_map(Map::values_mut) {
                 task["cachingOptions"] = json!({});
             }
         };

@@ -6,7 +6,10 @@ use axum::{
     http::request::Parts,
 };
 use coracle_api::id::InvalidId;
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
 
 use super::error::Error;
 
@@ -70,6 +73,18 @@ impl<S: Send + Sync, const LIMIT: usize> FromRequest<S> for Raw<LIMIT> {
                     ))
                 }
             })
+    }
+}
+
+/// A flag of a query, in the words that KFP's server takes (Go's `strconv.ParseBool`): its SDK
+/// writes Python's `True`.
+pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(D::Error::custom(format!(
+            "expected true or false, found `{other}`"
+        ))),
     }
 }
 

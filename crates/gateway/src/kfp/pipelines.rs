@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Options,
     error::Error,
-    extract::{Body, FromPath, Ids, Params},
+    extract::{Body, FromPath, Ids, Params, flag},
     name::{PIPELINE_NAME, checked, checked_tags},
     page::ListParams,
     versions,
@@ -48,6 +48,7 @@ pub(super) struct CreatePipelineAndVersionRequest {
 #[into_params(parameter_in = Query)]
 pub(super) struct DeleteParams {
     /// Delete its versions as well; without it, a pipeline that has versions is kept.
+    #[serde(deserialize_with = "flag")]
     cascade: bool,
 }
 

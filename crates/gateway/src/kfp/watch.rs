@@ -123,7 +123,7 @@ impl Follower {
     async fn read(&mut self) -> Result<Option<Run>, Error> {
         let began = Instant::now();
         let row = self.options.records.run(self.run_id).await?;
-        self.is_done = row.state.is_terminal();
+        self.is_done = row.is_over();
         let mut run = runs::with_details(&self.options, row).await?;
         self.not_before = Instant::now() + (began.elapsed() * 10).min(Duration::from_secs(5));
 

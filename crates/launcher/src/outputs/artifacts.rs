@@ -243,7 +243,13 @@ fn elsewhere(
         }
         // Where it is, it would be lost: it is brought to its place.
         Ok(Owner::Made) => own(what, &path, boundary),
-        // What was there before is somebody else's, and stays where it is.
+        // What was there before and is no input is not the task's to hand out.
+        Ok(Owner::Foreign) => Err(outside(
+            what,
+            &path,
+            "which the task did not make; import what exists, and write to the path that the task is given",
+        )),
+        // An input that is handed on stays where it is.
         _ => {
             uri.clone_into(&mut artifact.uri);
             Ok(Some(Bytes { real: path }))

@@ -135,6 +135,20 @@ pub struct Run {
     pub finished_at: Option<Timestamp>,
 }
 
+impl Run {
+    /// Whether it has ended, and nobody has asked it to go on.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.state.is_terminal() && !self.retry_requested
+    }
+
+    /// Whether it has ended, and is about to go on.
+    #[must_use]
+    pub const fn goes_on(&self) -> bool {
+        self.state.is_terminal() && self.retry_requested
+    }
+}
+
 /// One entry of a state history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateChange {
