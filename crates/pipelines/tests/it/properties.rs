@@ -5,6 +5,8 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
+use coracle_api::state::RuntimeState;
+use coracle_pipelines::run::plan::Event;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -180,6 +182,43 @@ proptest! {
         prop_assert_eq!(first, second);
     }
 
+    /// Whenever a run is stopped, it ends with its last Pod, starts nothing more, and can go on.
+    #[test]
+    fn a_run_that_is_stopped_at_any_moment_ends(tasks in tasks(), seed in any::<u64>(), steps in 0_usize..12) {
+        let mut components = Map::new();
+        let dag = dag(&tasks, &mut components);
+        components.insert("leaf".to_owned(), component(json!({}), json!({})));
+        let document = pipeline(json!({"dag": dag}), Value::Object(components));
+        let mut world = World::of(&document, json!({}));
+        for _ in 0..steps {
+            let Some(path) = world.at_work().first().map(|path| (*path).to_owned()) else {
+                world.after(100);
+                continue;
+            };
+            if fails(seed, &path, world.attempts(&path)) {
+                world.fails(&path);
+            } else {
+                world.succeeds(&path, json!({}), &[]);
+            }
+        }
+        if world.state.run.state.is_terminal() {
+            return Ok(());
+        }
+        let at_work: Vec<String> = world.at_work().into_iter().map(str::to_owned).collect();
+        world.happens(Event::TerminationRequested);
+        world.restarts();
+        for path in &at_work {
+            let left: Vec<String> = world.at_work().into_iter().map(str::to_owned).collect();
+            prop_assert!(left.iter().all(|path| at_work.contains(path)), "{left:?} began");
+            world.fails(path);
+        }
+        prop_assert_eq!(world.state.run.state, RuntimeState::Canceled, "{:?}", world.states());
+        prop_assert!(world.state.nodes.values().all(|node| node.task.state.is_terminal()));
+        world.retry();
+        prop_assert!(!world.at_work().is_empty() || !world.state.timers.is_empty()
+            || world.state.run.state.is_terminal(), "{:?}", world.states());
+    }
+
     /// A run that failed and is asked to go on until it succeeds does so, and what has succeeded
     /// once is done again only after something that was.
     #[test]
@@ -201,7 +240,7 @@ proptest! {
                     world.succeeds(&path, json!({}), &[]);
                 }
             }
-            if world.state.run.state == coracle_api::state::RuntimeState::Succeeded {
+            if world.state.run.state == RuntimeState::Succeeded {
                 return Ok(());
             }
             world.retry();

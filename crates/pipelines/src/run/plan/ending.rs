@@ -106,18 +106,26 @@ impl Planner<'_> {
 
     /// Whether a loop was stopped before all its iterations had begun.
     fn was_cut_short(&self, node: &Node) -> bool {
-        let count = node.items.as_ref().map_or(0, crate::task::items::Items::len);
-        node.task.kind == TaskKind::Loop && self.state.is_canceling() && node.children.len() < count
+        let is_short = match &node.items {
+            Some(items) => node.children.len() < items.len(),
+            None => true,
+        };
+        node.task.kind == TaskKind::Loop && self.state.is_canceling() && is_short
     }
 
     fn end_run(&mut self, root: TaskId) {
         let Some(root) = self.state.nodes.get(&root) else {
             return;
         };
-        let (mut state, error) = (root.task.state, root.task.error.clone());
-        if state == RuntimeState::Canceled && !self.state.run.termination_requested {
-            // Nobody asked for it: its time was up.
-            state = RuntimeState::Failed;
+        let (mut state, mut error) = (root.task.state, root.task.error.clone());
+        if self.state.is_canceling() && state != RuntimeState::Succeeded {
+            // What failed before is told by its task; the run ended because it was stopped.
+            error = Some(self.why_stopped());
+            state = if self.state.run.termination_requested {
+                RuntimeState::Canceled
+            } else {
+                RuntimeState::Failed
+            };
         }
         if state == RuntimeState::Succeeded {
             self.end_workspace();
