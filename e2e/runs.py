@@ -65,15 +65,20 @@ def package(pipeline) -> str:
         return path.read_text()
 
 
-def submit(server: Server, pipeline, /, **arguments) -> str:
-    """Start a run through the SDK, in which every task is run and none is cached. Returns its id."""
-    documents = list(yaml.safe_load_all(package(pipeline)))
+def uncached(text: str) -> str:
+    """The same pipeline, in which every task is run and none is cached."""
+    documents = list(yaml.safe_load_all(text))
     for component in (documents[0]["root"], *documents[0]["components"].values()):
         for task in component.get("dag", {}).get("tasks", {}).values():
             task.pop("cachingOptions", None)
+    return yaml.safe_dump_all(documents)
+
+
+def submit(server: Server, pipeline, /, **arguments) -> str:
+    """Start a run through the SDK, in which every task is run and none is cached. Returns its id."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pipeline.yaml"
-        file.write_text(yaml.safe_dump_all(documents))
+        file.write_text(uncached(package(pipeline)))
         return server.client.create_run_from_pipeline_package(str(file), arguments=arguments).run_id
 
 
@@ -130,8 +135,8 @@ def fail(server: Server, pipeline, /, timeout: float = 100, **arguments) -> Run:
 
 
 def submit_package(server: Server, package: str, /, **parameters) -> str:
-    """Start a run of what the SDK made, platform settings included. Returns its id."""
-    documents = list(yaml.safe_load_all(package))
+    """Start a run of what the SDK made, platform settings included, caching left out. Returns its id."""
+    documents = list(yaml.safe_load_all(uncached(package)))
     if len(documents) == 1:
         return submit_document(server, documents[0], **parameters)
     both = {"pipeline_spec": documents[0], "platform_spec": documents[1]}
@@ -145,7 +150,7 @@ def finish_all(server: Server, started: dict, timeout: float = 100) -> dict[str,
 
 def rows(server: Server, run_id: str) -> list[dict]:
     """Every task of a run with its inputs and outputs, the root first."""
-    return server.get(f"/runs/{run_id}/tasks")["tasks"]
+    return server.get(f"/runs/{run_id}/tasks").get("tasks", [])
 
 
 def row(server: Server, run_id: str, name: str) -> dict:

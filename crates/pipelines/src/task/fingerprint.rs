@@ -22,8 +22,8 @@ pub struct Work<'a> {
     pub inputs: &'a TaskIo,
     /// Its input artifacts, by id.
     pub artifact: &'a dyn Fn(&coracle_api::id::ArtifactId) -> Option<&'a Artifact>,
-    /// The claims it mounts.
-    pub claims: Vec<String>,
+    /// Its Kubernetes settings: the secrets and claims it mounts, and the like.
+    pub settings: Value,
 }
 
 /// The key of a task that the user gave a key of their own: the same for all tasks of that
@@ -42,7 +42,7 @@ impl Work<'_> {
             container,
             inputs,
             artifact,
-            claims,
+            settings,
         } = self;
         let parameters: Map<String, Value> = inputs
             .parameters
@@ -58,8 +58,6 @@ impl Work<'_> {
             })
             .collect();
         let outputs = &component.output_definitions;
-        let mut claims = claims.clone();
-        claims.sort_unstable();
         let work = json!({
             "parameters": parameters,
             "artifacts": artifacts,
@@ -73,7 +71,7 @@ impl Work<'_> {
             "command": container.command,
             "args": container.args,
             "env": container.env,
-            "claims": claims,
+            "settings": settings,
         });
         digest(canonical(&work).to_string().as_bytes())
     }
@@ -134,7 +132,7 @@ mod tests {
         }
     }
 
-    fn key(image: &str, parameters: Value, artifact: &Artifact, claims: &[&str]) -> String {
+    fn key(image: &str, parameters: Value, artifact: &Artifact, settings: Value) -> String {
         let component = ComponentSpec::default();
         let container = ContainerSpec {
             image: image.into(),
@@ -149,7 +147,7 @@ mod tests {
             container: &container,
             inputs: &inputs,
             artifact: &|_| Some(artifact),
-            claims: claims.iter().map(|claim| (*claim).to_owned()).collect(),
+            settings,
         }
         .key()
     }
@@ -157,14 +155,17 @@ mod tests {
     #[test]
     fn the_same_work_has_the_same_key_wherever_its_inputs_are() {
         let (here, there) = (artifact("/a", Some("sha256:1")), artifact("/b", Some("sha256:1")));
-        let one = key("i", json!({"a": 1, "b": 2}), &here, &["x", "y"]);
-        assert_eq!(one, key("i", json!({"b": 2, "a": 1}), &there, &["y", "x"]));
+        let one = key("i", json!({"a": 1, "b": 2}), &here, json!({"x": 1, "y": 2}));
+        assert_eq!(
+            one,
+            key("i", json!({"b": 2, "a": 1}), &there, json!({"y": 2, "x": 1}))
+        );
         let other = artifact("/a", Some("sha256:2"));
         for changed in [
-            key("j", json!({"a": 1, "b": 2}), &here, &["x", "y"]),
-            key("i", json!({"a": 1, "b": "2"}), &here, &["x", "y"]),
-            key("i", json!({"a": 1, "b": 2}), &other, &["x", "y"]),
-            key("i", json!({"a": 1, "b": 2}), &here, &["x"]),
+            key("j", json!({"a": 1, "b": 2}), &here, json!({"x": 1, "y": 2})),
+            key("i", json!({"a": 1, "b": "2"}), &here, json!({"x": 1, "y": 2})),
+            key("i", json!({"a": 1, "b": 2}), &other, json!({"x": 1, "y": 2})),
+            key("i", json!({"a": 1, "b": 2}), &here, json!({"x": 1})),
         ] {
             assert_ne!(one, changed);
         }
@@ -173,7 +174,10 @@ mod tests {
     #[test]
     fn content_that_is_not_known_is_told_apart_by_its_place() {
         let (here, there) = (artifact("s3://b/a", None), artifact("s3://b/c", None));
-        assert_ne!(key("i", json!({}), &here, &[]), key("i", json!({}), &there, &[]));
+        assert_ne!(
+            key("i", json!({}), &here, json!({})),
+            key("i", json!({}), &there, json!({}))
+        );
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! The cache: work that was done before is not done again.
 
-use coracle_api::{id::TaskId, state::RuntimeState};
+use coracle_api::{id::TaskId, ir::ParameterSource, state::RuntimeState};
 use coracle_store::records::{CacheEntry, CachedFrom, IoType};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Known, Lookup, Planner};
-use crate::task::fingerprint;
+use crate::task::{
+    fingerprint,
+    inputs::{self, Surroundings},
+};
 
 impl Planner<'_> {
     /// Looks for results of what a task is about to do. False when it is to be done anyway.
@@ -43,9 +48,23 @@ impl Planner<'_> {
             container,
             inputs: &node.task.inputs,
             artifact: &|id| self.state.artifacts.get(id),
-            claims: self.claims_mounted(id),
+            settings: self.settings_in_full(id),
         };
         Some(work.key())
+    }
+
+    /// The Kubernetes settings of a task, with values where the pipeline names their sources: which
+    /// secret or claim it mounts may decide what it makes.
+    fn settings_in_full(&self, id: TaskId) -> Value {
+        let Some(node) = self.state.nodes.get(&id) else {
+            return Value::Null;
+        };
+        let component = self.pipeline.component(&node.component);
+        let label = component.and_then(|component| component.executor_label.as_ref());
+        let config = label.and_then(|label| self.pipeline.kubernetes_config(label));
+        config.map_or(Value::Null, |config| {
+            in_full(&Value::Object(config.clone()), &self.around(node))
+        })
     }
 
     /// The answer to [`Planner::look_up`].
@@ -116,5 +135,23 @@ impl Planner<'_> {
             outputs: node.task.outputs.clone(),
             created_at: self.now,
         });
+    }
+}
+
+/// Settings with the value in the place of each source that leads to one.
+fn in_full(settings: &Value, around: &impl Surroundings) -> Value {
+    match settings {
+        Value::Object(fields) => {
+            let source = ParameterSource::deserialize(settings).ok();
+            if let Some(value) = source.and_then(|source| inputs::value(&source, around)) {
+                return value;
+            }
+            fields
+                .iter()
+                .map(|(name, field)| (name.clone(), in_full(field, around)))
+                .collect()
+        }
+        Value::Array(items) => items.iter().map(|item| in_full(item, around)).collect(),
+        other => other.clone(),
     }
 }

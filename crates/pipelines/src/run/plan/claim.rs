@@ -1,20 +1,10 @@
 //! Volume claims: those that tasks make and delete, and the run's workspace.
 
-use coracle_api::{
-    id::TaskId,
-    ir::{ParameterSource, value::text},
-    launch::Failure,
-    reason::Reason,
-    state::RuntimeState,
-};
-use serde::Deserialize;
+use coracle_api::{id::TaskId, launch::Failure, reason::Reason, state::RuntimeState};
 use serde_json::Value;
 
 use super::{Claim, Planner, attempt::namespace};
-use crate::{
-    run::state::State,
-    task::{claim, inputs},
-};
+use crate::{run::state::State, task::claim};
 
 /// The output of a task that makes a claim.
 const NAME: &str = "name";
@@ -30,35 +20,6 @@ impl Planner<'_> {
         let component = self.pipeline.component(&node.component)?;
         let container = self.pipeline.spec().executor_of(component)?.container.as_ref()?;
         claim::of(id, &container.image, &node.task.inputs.parameters)
-    }
-
-    /// The claims that a task mounts, by name: what is on them may decide what it makes.
-    pub(super) fn claims_mounted(&self, id: TaskId) -> Vec<String> {
-        let Some(node) = self.state.nodes.get(&id) else {
-            return Vec::new();
-        };
-        let component = self.pipeline.component(&node.component);
-        let label = component.and_then(|component| component.executor_label.as_ref());
-        let config = label.and_then(|label| self.pipeline.kubernetes_config(label));
-        let mounts = config.and_then(|config| config.get("pvcMount").or_else(|| config.get("pvc_mount")));
-        let around = self.around(node);
-        let name = |mount: &Value| {
-            let source = mount
-                .get("pvcNameParameter")
-                .or_else(|| mount.get("pvc_name_parameter"))?;
-            let source = ParameterSource::deserialize(source).ok()?;
-            let constant = source
-                .runtime_value
-                .as_ref()
-                .and_then(|value| value.constant.clone());
-            Some(text(&constant.or_else(|| inputs::follow(&source, &around))?))
-        };
-        mounts
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(name)
-            .collect()
     }
 
     /// Asks for the claim of a task that runs.
