@@ -145,20 +145,31 @@ fn what_the_command_put_elsewhere_is_brought_into_the_store() {
     }
 }
 
+fn that_hands_out(uri: &str) -> Task {
+    let mut task = Task::new(&format!(
+        r#"echo '{{"artifacts": {{"data": {{"artifacts": [{{"uri": "{uri}"}}]}}}}}}' > "$METADATA""#
+    ));
+    task.output_artifact("data");
+    task
+}
+
 #[test]
-fn what_was_elsewhere_before_stays_there() {
-    let ours = env!("CARGO_MANIFEST_DIR");
-    for uri in [ours, "https://models.example/m", "gs://b/o"] {
-        let mut task = Task::new(&format!(
-            r#"echo '{{"artifacts": {{"data": {{"artifacts": [{{"uri": "{uri}"}}]}}}}}}' > "$METADATA""#
-        ));
-        task.output_artifact("data");
+fn what_is_on_another_machine_stays_there() {
+    for uri in ["https://models.example/m", "gs://b/o"] {
+        let task = that_hands_out(uri);
         let done = task.run();
         let data = &done.succeeded().artifacts["data"][0];
-        assert_eq!(data.artifact.uri, uri);
-        assert_eq!(data.digest.is_some(), uri == ours);
+        assert_eq!((data.artifact.uri.as_str(), &data.digest), (uri, &None));
         assert!(!task.path("data").exists());
     }
+}
+
+#[test]
+fn what_was_on_this_machine_before_is_not_the_tasks_to_hand_out() {
+    let done = that_hands_out(env!("CARGO_MANIFEST_DIR")).run();
+    let failure = done.report().failure.clone().expect("a failure");
+    assert_eq!(failure.reason, Reason::OutputOutsideFolder, "{}", failure.message);
+    assert!(done.report().artifacts["data"].is_empty());
 }
 
 #[test]
