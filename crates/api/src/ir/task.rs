@@ -125,7 +125,7 @@ pub struct TaskInfo {
 /// A reference to a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentRef {
-    /// A key of [`PipelineSpec::components`].
+    /// A key of [`super::PipelineSpec::components`].
     #[serde(default)]
     pub name: String,
 }

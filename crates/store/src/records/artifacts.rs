@@ -59,7 +59,7 @@ impl Records {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`].
+    /// [`super::Error::NotFound`].
     pub async fn artifact(&self, id: ArtifactId) -> Result<Artifact> {
         let mut reader = self.database.reader().await?;
         ARTIFACT.find(&mut reader, id).await
