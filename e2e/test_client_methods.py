@@ -268,6 +268,16 @@ def recurring(client, experiment, name, package, **options):
     )
 
 
+def let_seconds_pass(client, experiment, name: str, package) -> None:
+    """Wait until the scheduler has made two runs of another schedule, one a second."""
+    beside = recurring(client, experiment, f"{name}-clock", package, interval_second=1)
+    deadline = time.monotonic() + 30
+    while len(runs_of(client, beside.recurring_run_id)) < 2:
+        assert time.monotonic() < deadline, "the scheduler makes no runs"
+        time.sleep(0.1)
+    client.disable_recurring_run(beside.recurring_run_id)
+
+
 def runs_of(client, recurring_run_id: str) -> list:
     listed = client.list_runs(filter=matching(recurring_run_id=recurring_run_id), sort_by="created_at asc")
     return listed.runs or []
@@ -347,7 +357,7 @@ def test_an_interval_makes_runs_until_it_is_disabled(client, server, experiment,
         assert run_id == one.run_id
     assert len({one.scheduled_at for one in found}) == len(found)
     left = len(runs_of(client, made.recurring_run_id))
-    time.sleep(1.5)
+    let_seconds_pass(client, experiment, name, package)
     assert len(runs_of(client, made.recurring_run_id)) <= left + 1
     client.delete_recurring_run(made.recurring_run_id)
     assert runs_of(client, made.recurring_run_id), "its runs stay"
@@ -377,7 +387,7 @@ def test_a_cron_expression_makes_runs_of_the_latest_version(client, server, expe
 
 
 @pytest.mark.covers("Recurring runs: max_concurrency")
-def test_no_more_runs_at_a_time_than_allowed(client, server, experiment, name, tmp_path, gate):
+def test_no_more_runs_at_a_time_than_allowed(client, server, experiment, name, package, tmp_path, gate):
     file = tmp_path / "waiting.yaml"
     file.write_text(runs.package(waiting))
     made = recurring(
@@ -390,7 +400,7 @@ def test_no_more_runs_at_a_time_than_allowed(client, server, experiment, name, t
         params={"script": gate.shell},
     )
     gate.wait_reached()
-    time.sleep(2.5)
+    let_seconds_pass(client, experiment, name, package)
     assert len(runs_of(client, made.recurring_run_id)) == 1
     client.disable_recurring_run(made.recurring_run_id)
     gate.open()
@@ -410,7 +420,7 @@ def test_times_before_now_are_caught_up_unless_told_otherwise(
     )  # fmt: skip
     expected = 1 if no_catchup else 3
     wait_for_runs(client, server, made.recurring_run_id, expected)
-    time.sleep(0.5)
+    let_seconds_pass(client, experiment, name, package)
     assert len(runs_of(client, made.recurring_run_id)) == expected
     client.delete_recurring_run(made.recurring_run_id)
 

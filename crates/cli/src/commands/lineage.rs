@@ -106,16 +106,19 @@ fn is_output(link: &Value) -> bool {
     )
 }
 
+/// Links of one kind, from either end.
+#[derive(Default)]
+struct Links<'a> {
+    by_artifact: HashMap<&'a str, Vec<&'a Value>>,
+    by_task: HashMap<&'a str, Vec<&'a Value>>,
+}
+
 struct Graph<'a> {
     artifacts: HashMap<&'a str, &'a Value>,
     tasks: HashMap<&'a str, &'a Value>,
     runs: HashMap<&'a str, &'a Value>,
-    /// By artifact: tasks that made it, and tasks that used it.
-    makers: HashMap<&'a str, Vec<&'a Value>>,
-    users: HashMap<&'a str, Vec<&'a Value>>,
-    /// By task: what it used, and what it made.
-    inputs: HashMap<&'a str, Vec<&'a Value>>,
-    outputs: HashMap<&'a str, Vec<&'a Value>>,
+    made: Links<'a>,
+    used: Links<'a>,
 }
 
 impl<'a> Graph<'a> {
@@ -128,10 +131,8 @@ impl<'a> Graph<'a> {
             artifacts: by_id("artifacts", "artifact_id"),
             tasks: by_id("tasks", "task_id"),
             runs: by_id("runs", "run_id"),
-            makers: HashMap::new(),
-            users: HashMap::new(),
-            inputs: HashMap::new(),
-            outputs: HashMap::new(),
+            made: Links::default(),
+            used: Links::default(),
         };
         for link in answer["links"].as_array().into_iter().flatten() {
             let (artifact, task) = (field(link, "artifact_id"), field(link, "task_id"));
@@ -141,13 +142,13 @@ impl<'a> Graph<'a> {
             {
                 continue;
             }
-            let (of_artifact, of_task) = if is_output(link) {
-                (&mut graph.makers, &mut graph.outputs)
+            let links = if is_output(link) {
+                &mut graph.made
             } else {
-                (&mut graph.users, &mut graph.inputs)
+                &mut graph.used
             };
-            of_artifact.entry(artifact).or_default().push(link);
-            of_task.entry(task).or_default().push(link);
+            links.by_artifact.entry(artifact).or_default().push(link);
+            links.by_task.entry(task).or_default().push(link);
         }
         graph
     }
@@ -157,30 +158,32 @@ impl<'a> Graph<'a> {
         if direction != Direction::Downstream {
             writeln!(out, "\nmade from")?;
             let mut seen = HashSet::new();
-            if !self.up(out, id, 1, &mut seen)? {
+            if !self.walk(out, (&self.made, &self.used), id, 1, &mut seen)? {
                 writeln!(out, "  nothing that is known")?;
             }
         }
         if direction != Direction::Upstream {
             writeln!(out, "\nused by")?;
             let mut seen = HashSet::new();
-            if !self.down(out, id, 1, &mut seen)? {
+            if !self.walk(out, (&self.used, &self.made), id, 1, &mut seen)? {
                 writeln!(out, "  nothing that is known")?;
             }
         }
         Ok(())
     }
 
-    /// The tasks that made an artifact, and below each what it used.
-    fn up(
+    /// The tasks that an artifact has a link of the first kind to, and below each the artifacts that
+    /// it has a link of the second kind to.
+    fn walk(
         &self,
         out: &mut impl Write,
+        (near, far): (&Links<'a>, &Links<'a>),
         artifact: &str,
         depth: usize,
         seen: &mut HashSet<&'a str>,
     ) -> io::Result<bool> {
         let mut is_any = false;
-        for link in self.makers.get(artifact).into_iter().flatten() {
+        for link in near.by_artifact.get(artifact).into_iter().flatten() {
             let task = field(link, "task_id");
             is_any = true;
             let again = if seen.insert(task) { "" } else { " (above)" };
@@ -188,38 +191,11 @@ impl<'a> Graph<'a> {
             if !again.is_empty() {
                 continue;
             }
-            for input in self.inputs.get(task).into_iter().flatten() {
-                let id = field(input, "artifact_id");
-                let shown = self.artifact(id, field(input, "key"));
+            for next in far.by_task.get(task).into_iter().flatten() {
+                let id = field(next, "artifact_id");
+                let shown = self.artifact(id, field(next, "key"));
                 writeln!(out, "{}{shown}", "  ".repeat(depth + 1))?;
-                self.up(out, id, depth + 2, seen)?;
-            }
-        }
-        Ok(is_any)
-    }
-
-    /// The tasks that used an artifact, and below each what it made.
-    fn down(
-        &self,
-        out: &mut impl Write,
-        artifact: &str,
-        depth: usize,
-        seen: &mut HashSet<&'a str>,
-    ) -> io::Result<bool> {
-        let mut is_any = false;
-        for link in self.users.get(artifact).into_iter().flatten() {
-            let task = field(link, "task_id");
-            is_any = true;
-            let again = if seen.insert(task) { "" } else { " (above)" };
-            writeln!(out, "{}{}{again}", "  ".repeat(depth), self.task(link))?;
-            if !again.is_empty() {
-                continue;
-            }
-            for output in self.outputs.get(task).into_iter().flatten() {
-                let id = field(output, "artifact_id");
-                let shown = self.artifact(id, field(output, "key"));
-                writeln!(out, "{}{shown}", "  ".repeat(depth + 1))?;
-                self.down(out, id, depth + 2, seen)?;
+                self.walk(out, (near, far), id, depth + 2, seen)?;
             }
         }
         Ok(is_any)

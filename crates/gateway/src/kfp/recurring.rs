@@ -130,11 +130,8 @@ pub(super) async fn create(
     .await?;
     let (parameters, pipeline_root) = source::config(&options, &source.document, body.runtime_config).await?;
     // Last, for it may make the experiment `Default`.
-    let named = body
-        .experiment_id
-        .filter(|id| !id.is_empty())
-        .unwrap_or(params.experiment_id);
-    let experiment = source::experiment(&options, &named).await?;
+    let named = body.experiment_id.unwrap_or_default();
+    let experiment = source::experiment(&options, &[&named, &params.experiment_id]).await?;
     let now = (options.clock)();
     let Document { value, warnings, .. } = source.document;
     let row = options
@@ -205,7 +202,7 @@ pub(super) async fn enable(
     Ids(id): Ids<RecurringRunId>,
 ) -> Result<Json<Empty>, Error> {
     let row = options.records.recurring_run(id).await?;
-    source::experiment(&options, &row.experiment_id.to_string()).await?;
+    source::experiment(&options, &[&row.experiment_id.to_string()]).await?;
     let now = (options.clock)();
     options.records.set_recurring_run_enabled(id, true, now).await?;
     Ok(Json(Empty {}))

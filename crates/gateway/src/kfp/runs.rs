@@ -115,11 +115,8 @@ pub(super) async fn create(
     .await?;
     let (parameters, pipeline_root) = source::config(&options, &source.document, body.runtime_config).await?;
     // Last, for it may make the experiment `Default`.
-    let named = body
-        .experiment_id
-        .filter(|id| !id.is_empty())
-        .unwrap_or(params.experiment_id);
-    let experiment = source::experiment(&options, &named).await?;
+    let named = body.experiment_id.unwrap_or_default();
+    let experiment = source::experiment(&options, &[&named, &params.experiment_id]).await?;
     let created_at = (options.clock)();
     let Document { value, warnings, .. } = source.document;
     let inline = source.uploaded.is_none().then(|| value.clone());

@@ -155,8 +155,9 @@ async fn check_root(options: &Options, root: &str) -> Result<(), Error> {
     }
 }
 
-/// The experiment of that id, or `Default`: one that takes runs.
-pub(super) async fn experiment(options: &Options, id: &str) -> Result<records::Experiment, Error> {
+/// The experiment of the first of these ids that is not empty, else `Default`: one that takes runs.
+pub(super) async fn experiment(options: &Options, ids: &[&str]) -> Result<records::Experiment, Error> {
+    let id = ids.iter().find(|id| !id.is_empty()).copied().unwrap_or_default();
     let found = if id.is_empty() {
         experiments::default(options).await?
     } else {
