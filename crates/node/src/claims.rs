@@ -4,7 +4,7 @@
 //! change nothing: there is one kind of storage, and its size is not limited.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use kube::{
         watcher::{self, watcher},
     },
 };
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use crate::{events::Kind, pod::context::Context, pod::objects::ephemeral_claim, runtime::process::mounts};
 
@@ -78,7 +78,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let api: Api<Claim> = Api::all(context.client.clone());
     let changes = watcher(api, watcher::Config::default()).default_backoff();
     let mut changes = pin!(changes);
-    let mut work = JoinSet::new();
+    let mut work = Work::default();
     let mut listed: Option<HashSet<PathBuf>> = None;
     loop {
         tokio::select! {
@@ -88,24 +88,26 @@ pub(crate) async fn run(context: Arc<Context>) {
                     if let Some(listed) = &mut listed {
                         listed.insert(place(&root, &claim));
                     }
-                    bind_soon(&context, &root, claim, &mut work);
+                    work.bind(&context, &root, claim);
                 }
                 Ok(watcher::Event::InitDone) => {
                     if let Some(listed) = listed.take() {
+                        // Before the next claim comes, whose folder this must not take for one that is left.
                         let root = root.clone();
-                        work.spawn_blocking(move || remove_unlisted(&root, &listed));
+                        let swept = tokio::task::spawn_blocking(move || remove_unlisted(&root, &listed));
+                        if swept.await.is_err() {
+                            tracing::debug!("folders of claims that are gone are left for the next start");
+                        }
                     }
                 }
-                Ok(watcher::Event::Apply(claim)) => bind_soon(&context, &root, claim, &mut work),
-                Ok(watcher::Event::Delete(claim)) => {
-                    work.spawn(leave(context.client.clone(), root.clone(), claim));
-                }
+                Ok(watcher::Event::Apply(claim)) => work.bind(&context, &root, claim),
+                Ok(watcher::Event::Delete(claim)) => work.leave(&context, &root, claim).await,
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the watch of claims was interrupted: starting over"
                 ),
             },
-            Some(_) = work.join_next() => {}
+            Some(done) = work.tasks.join_next_with_id() => work.forget(done),
             else => return,
         }
     }
@@ -116,30 +118,77 @@ fn place(root: &Path, claim: &Claim) -> PathBuf {
         .join(claim.name_any())
 }
 
-fn bind_soon(context: &Arc<Context>, root: &Path, claim: Claim, work: &mut JoinSet<()>) {
-    if is_bound(&claim) || claim.metadata.deletion_timestamp.is_some() {
-        return;
+/// What is being done about claims. The folder of a claim belongs to one of them at a time: what is done for a claim
+/// that is gone ends before its folder is taken away, and that before the next claim of the name is looked at.
+#[derive(Default)]
+struct Work {
+    tasks: JoinSet<()>,
+    binding: HashMap<PathBuf, AbortHandle>,
+}
+
+impl Work {
+    fn forget(&mut self, done: Result<(Id, ()), JoinError>) {
+        let id = done.map_or_else(|error| error.id(), |(id, ())| id);
+        self.binding.retain(|_, task| task.id() != id);
     }
-    let (context, path) = (Arc::clone(context), place(root, &claim));
-    work.spawn(async move {
-        match provide(&context.client, &path, &claim).await {
-            Ok(()) => bind(&context.client, &claim).await,
-            Err(error) => {
-                let about = ObjectReference {
-                    api_version: Some("v1".to_owned()),
-                    kind: Some("PersistentVolumeClaim".to_owned()),
-                    name: claim.metadata.name.clone(),
-                    namespace: claim.metadata.namespace.clone(),
-                    uid: claim.metadata.uid.clone(),
-                    ..ObjectReference::default()
-                };
-                let message = crate::runtime::process::exec::chain(&error);
-                context
-                    .events
-                    .object(about, Kind::Warning, "ProvisioningFailed", message);
+
+    fn bind(&mut self, context: &Arc<Context>, root: &Path, claim: Claim) {
+        let path = place(root, &claim);
+        let is_leaving = claim.metadata.deletion_timestamp.is_some();
+        if is_bound(&claim) || is_leaving || self.binding.contains_key(&path) {
+            return;
+        }
+        let context = Arc::clone(context);
+        let place = path.clone();
+        let task = self
+            .tasks
+            .spawn(async move { settle(&context, &path, &claim).await });
+        self.binding.insert(place, task);
+    }
+
+    async fn leave(&mut self, context: &Arc<Context>, root: &Path, claim: Claim) {
+        if let Some(task) = self.binding.remove(&place(root, &claim)) {
+            let id = task.id();
+            task.abort();
+            while let Some(done) = self.tasks.join_next_with_id().await {
+                let ended = done.as_ref().map_or_else(|error| error.id(), |(id, ())| *id);
+                self.forget(done);
+                if ended == id {
+                    break;
+                }
             }
         }
-    });
+        if let Some(moved) = set_aside(root, &claim).await {
+            self.tasks
+                .spawn(remove_unused(context.client.clone(), moved, claim));
+        }
+    }
+}
+
+/// Gives a claim its folder and says that it is bound. What fails is said, and tried again.
+async fn settle(context: &Context, path: &Path, claim: &Claim) {
+    loop {
+        let error = match provide(&context.client, path, claim).await {
+            Ok(()) => return bind(&context.client, claim).await,
+            Err(error) => error,
+        };
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("PersistentVolumeClaim".to_owned()),
+            name: claim.metadata.name.clone(),
+            namespace: claim.metadata.namespace.clone(),
+            uid: claim.metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let message = crate::runtime::process::exec::chain(&error);
+        context
+            .events
+            .object(about, Kind::Warning, "ProvisioningFailed", message);
+        if matches!(error, Error::Source(_)) {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Makes the claim's folder, with its first content.
@@ -190,6 +239,7 @@ async fn copy(from: &Path, to: &Path, claim: &str) -> Result<(), Error> {
     mounts::remove_tree(&draft).map_err(failed("remove", &draft))?;
     let copied = tokio::process::Command::new("cp")
         .args(["-a", "--reflink=auto", "--"])
+        .kill_on_drop(true)
         .args([from, &draft])
         .output()
         .await
@@ -235,20 +285,24 @@ async fn bind(client: &Client, claim: &Claim) {
     }
 }
 
-/// Takes the folder of a claim that is gone out of the way at once, and removes it when no Pod uses it any more.
-async fn leave(client: Client, root: PathBuf, claim: Claim) {
-    let path = place(&root, &claim);
+/// Takes the folder of a claim that is gone out of the way, and says where to.
+async fn set_aside(root: &Path, claim: &Claim) -> Option<PathBuf> {
+    let path = place(root, claim);
     let leaving = root.join(LEAVING);
     let moved = leaving.join(claim.metadata.uid.as_deref().unwrap_or("unknown"));
     let renamed = tokio::fs::create_dir_all(&leaving).await;
     match renamed.and(tokio::fs::rename(&path, &moved).await) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Ok(()) => Some(moved),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             tracing::warn!(%error, folder = %path.display(), "the folder of a claim that is gone was not removed");
-            return;
+            None
         }
     }
+}
+
+/// Removes what was set aside when no Pod uses it any more.
+async fn remove_unused(client: Client, moved: PathBuf, claim: Claim) {
     // What is mounted stays mounted, whatever its name is now.
     let namespace = claim.namespace().unwrap_or_else(|| "default".to_owned());
     let pods: Api<Pod> = Api::namespaced(client, &namespace);
