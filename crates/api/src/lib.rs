@@ -8,6 +8,7 @@
 //! - [`ir`]: the pipeline intermediate representation: parse, validate, coerce, placeholders
 //! - [`launch`]: the contract between the engine and the launcher beside user code
 //! - [`labels`]: the labels and annotations that Coracle puts on Kubernetes objects
+//! - [`network`]: the loopback addresses of Services and Pods
 //! - [`quantity`]: Kubernetes resource quantities
 //! - [`schedule`]: when recurring runs are due, and the macros in their parameters
 
@@ -15,6 +16,7 @@ pub mod id;
 pub mod ir;
 pub mod labels;
 pub mod launch;
+pub mod network;
 pub mod quantity;
 pub mod reason;
 pub mod schedule;
