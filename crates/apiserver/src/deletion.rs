@@ -226,6 +226,7 @@ pub(crate) async fn execute(
             Decision::Nothing => return Ok(Outcome::Pending(current)),
             Decision::Remove if options.is_dry => return Ok(Outcome::Removed(current)),
             Decision::Mark(body) if options.is_dry => {
+                let body = body.into();
                 return Ok(Outcome::Pending(Object { body, ..current }));
             }
             Decision::Remove => resources

@@ -1,5 +1,7 @@
 //! Objects, lists and events in the form that the client accepts.
 
+use bytes::Bytes;
+use coracle_store::resources::Body;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -70,6 +72,36 @@ impl View {
         }
     }
 
+    /// Whether objects are shown as they are stored.
+    fn is_plain(&self) -> bool {
+        self.form == Form::Object
+    }
+
+    /// One object as JSON. What is shown as it is stored is not parsed.
+    pub(crate) fn text(&self, object: &Body, now: Timestamp) -> Bytes {
+        if self.is_plain() {
+            return object.text().clone();
+        }
+        self.object(Value::clone(object), now).to_string().into()
+    }
+
+    /// Objects of a list as JSON, in pieces. What is shown as it is stored is not parsed.
+    pub(crate) fn list_text(
+        &self,
+        metadata: ListMetadata,
+        objects: Vec<Body>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = Bytes> + Send + use<> {
+        let (head, objects) = if self.is_plain() {
+            let empty = self.list(metadata, Vec::new(), now).to_string();
+            (empty, objects)
+        } else {
+            let objects = objects.into_iter().map(Body::into_value).collect();
+            (self.list(metadata, objects, now).to_string(), Vec::new())
+        };
+        pieces(head, objects)
+    }
+
     /// Objects of a list.
     pub(crate) fn list(&self, metadata: ListMetadata, objects: Vec<Value>, now: Timestamp) -> Value {
         let metadata = metadata.value();
@@ -86,8 +118,18 @@ impl View {
         json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items})
     }
 
+    /// One object of a watch as JSON.
+    pub(crate) fn watched_text(&self, object: &Body, is_first: bool, now: Timestamp) -> Bytes {
+        if self.is_plain() {
+            return object.text().clone();
+        }
+        self.watched(Value::clone(object), is_first, now)
+            .to_string()
+            .into()
+    }
+
     /// One object of a watch. Only the first table has its columns explained.
-    pub(crate) fn watched(&self, object: Value, is_first: bool, now: Timestamp) -> Value {
+    fn watched(&self, object: Value, is_first: bool, now: Timestamp) -> Value {
         let mut shown = self.object(object, now);
         if self.form == Form::Table && !is_first {
             shown["columnDefinitions"] = Value::Null;
@@ -148,6 +190,36 @@ impl View {
             "rows": rows,
         })
     }
+}
+
+/// How much of a list is sent at once, about.
+const PIECE: usize = 64 * 1024;
+
+/// The text of a list, with the objects put into its items, which are its last field.
+fn pieces(list: String, objects: Vec<Body>) -> impl Iterator<Item = Bytes> + Send {
+    let (head, tail) = match list.strip_suffix("]}") {
+        Some(head) if !objects.is_empty() => (head.to_owned(), "]}\n"),
+        _ => (list, "\n"),
+    };
+    let mut objects = objects.into_iter().peekable();
+    let mut piece = Some(head.into_bytes());
+    std::iter::from_fn(move || {
+        let mut piece = piece.take().or_else(|| objects.peek().map(|_| Vec::new()))?;
+        // Where one object is larger, so is the piece.
+        while let Some(object) = objects.next() {
+            piece.extend_from_slice(object.text());
+            if objects.peek().is_some() {
+                piece.push(b',');
+            }
+            if piece.len() >= PIECE {
+                break;
+            }
+        }
+        if objects.peek().is_none() {
+            piece.extend_from_slice(tail.as_bytes());
+        }
+        Some(piece.into())
+    })
 }
 
 const META: &str = "meta.k8s.io/v1";
@@ -213,6 +285,28 @@ mod tests {
         let full = view(Form::Table, "includeObject=Object").object(pod(), now());
         assert_eq!(full["rows"][0]["object"], pod());
         assert_eq!(full["metadata"]["resourceVersion"], "5");
+    }
+
+    #[test]
+    fn a_list_in_pieces_is_the_list() {
+        for count in [0, 1, 2, 400] {
+            for form in [Form::Object, Form::Metadata, Form::Table] {
+                let view = view(form, "");
+                let metadata = ListMetadata {
+                    revision: 9,
+                    next: None,
+                };
+                let pieces = view.list_text(metadata.clone(), vec![pod().into(); count], now());
+                let pieces: Vec<Bytes> = pieces.collect();
+                let list = view.list(metadata, vec![pod(); count], now());
+                assert_eq!(
+                    pieces.concat(),
+                    format!("{list}\n").into_bytes(),
+                    "{count} {form:?}"
+                );
+                assert_eq!(pieces.len() > 1, count == 400 && form == Form::Object);
+            }
+        }
     }
 
     #[test]

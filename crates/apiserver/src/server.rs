@@ -1,7 +1,7 @@
 //! The router, and the way from a request to the handler of its verb. What verbs do is in
 //! [`crate::handlers`].
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
@@ -11,7 +11,8 @@ use axum::{
     routing::{any, get},
 };
 use bytes::Bytes;
-use coracle_store::resources::{Key, Resources};
+use coracle_store::resources::{self, Key, Resources};
+use futures::stream;
 use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -21,7 +22,7 @@ use crate::{
     body, discovery, handlers,
     kinds::{Kind, Subresource},
     negotiate, openapi,
-    render::View,
+    render::{ListMetadata, View},
     request::{Parameters, Target},
     status::Error,
 };
@@ -109,6 +110,39 @@ impl Call {
     /// The form that the client accepts.
     pub(crate) fn view(&self) -> Result<View, Error> {
         View::new(self.kind(), negotiate::form(&self.headers)?, &self.parameters)
+    }
+
+    /// An object as the answer.
+    pub(crate) fn show(&self, code: StatusCode, view: &View, object: &resources::Body) -> Response {
+        if self.parameters.flag("pretty") {
+            return self.reply(code, &view.object(Value::clone(object), self.now));
+        }
+        let mut text = Vec::with_capacity(object.text().len() + 1);
+        text.extend_from_slice(&view.text(object, self.now));
+        text.push(b'\n');
+        (code, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+    }
+
+    /// A list as the answer. A long one is sent while it is put together.
+    pub(crate) fn show_list(
+        &self,
+        view: &View,
+        metadata: ListMetadata,
+        objects: Vec<resources::Body>,
+    ) -> Response {
+        if self.parameters.flag("pretty") {
+            let objects = objects.into_iter().map(resources::Body::into_value).collect();
+            return self.reply(StatusCode::OK, &view.list(metadata, objects, self.now));
+        }
+        let mut pieces = view.list_text(metadata, objects, self.now).peekable();
+        let first = pieces.next().unwrap_or_default();
+        let body = if pieces.peek().is_none() {
+            Body::from(first)
+        } else {
+            let pieces = std::iter::once(first).chain(pieces);
+            Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)))
+        };
+        (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], body).into_response()
     }
 
     /// An answer in JSON.

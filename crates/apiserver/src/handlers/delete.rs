@@ -19,13 +19,14 @@ pub(crate) async fn delete(call: &Call, bytes: &[u8]) -> Result<Response, Error>
     let options = options(call, bytes)?;
     let kind = call.kind();
     let outcome = deletion::execute(call.resources(), kind, &call.key(), &options, call.now).await?;
-    let value = match outcome {
+    Ok(match outcome {
         Outcome::Removed(object) if !kind.returns_deleted => {
-            status::success(Some((&kind.subject(&object.key.name), object::uid(&object.body))))
+            let subject = kind.subject(&object.key.name);
+            let success = status::success(Some((&subject, object::uid(&object.body))));
+            call.reply(StatusCode::OK, &success)
         }
-        Outcome::Removed(object) | Outcome::Pending(object) => view.object(object.body, call.now),
-    };
-    Ok(call.reply(StatusCode::OK, &value))
+        Outcome::Removed(object) | Outcome::Pending(object) => call.show(StatusCode::OK, &view, &object.body),
+    })
 }
 
 /// Answers DELETE of a collection, with what was in it.
@@ -46,8 +47,7 @@ pub(crate) async fn collection(call: &Call, bytes: &[u8]) -> Result<Response, Er
             Err(error) => return Err(error),
         }
     }
-    let list = view.list(ListMetadata { revision, next: None }, deleted, call.now);
-    Ok(call.reply(StatusCode::OK, &list))
+    Ok(call.show_list(&view, ListMetadata { revision, next: None }, deleted))
 }
 
 fn options(call: &Call, bytes: &[u8]) -> Result<Options, Error> {

@@ -16,7 +16,7 @@ pub(crate) async fn get(call: &Call) -> Result<Response, Error> {
     let view = call.view()?;
     let object = call.resources().get(&call.key()).await?;
     let object = object.ok_or_else(|| Error::not_found(call.kind(), &call.target.name))?;
-    Ok(call.reply(StatusCode::OK, &view.object(object.body, call.now)))
+    Ok(call.show(StatusCode::OK, &view, &object.body))
 }
 
 /// Answers GET of a collection.
@@ -26,7 +26,7 @@ pub(crate) async fn list(call: &Call) -> Result<Response, Error> {
     let page = Page::parse(call)?;
     let (metadata, objects) = page.read(call, &selection).await?;
     let objects = objects.into_iter().map(|object| object.body).collect();
-    Ok(call.reply(StatusCode::OK, &view.list(metadata, objects, call.now)))
+    Ok(call.show_list(&view, metadata, objects))
 }
 
 /// The objects that a request to a collection is about.

@@ -76,10 +76,11 @@ pub(crate) async fn watch(call: Call) -> Result<Response, Error> {
         Start::Present { is_marked } => {
             let (revision, objects) = read::snapshot(&call, &selection).await?;
             for (index, object) in objects.into_iter().enumerate() {
-                ready.push_back(frame("ADDED", &view.watched(object.body, index == 0, call.now)));
+                let shown = view.watched_text(&object.body, index == 0, call.now);
+                ready.push_back(frame("ADDED", &shown));
             }
             if is_marked && wants_bookmarks {
-                ready.push_back(frame("BOOKMARK", &view.bookmark(revision, true)));
+                ready.push_back(document("BOOKMARK", &view.bookmark(revision, true)));
             }
             revision
         }
@@ -162,7 +163,7 @@ impl Feed {
                 },
                 _ = bookmark => {
                     let revision = source.revision();
-                    return Some(frame("BOOKMARK", &self.view.bookmark(revision, false)));
+                    return Some(document("BOOKMARK", &self.view.bookmark(revision, false)));
                 }
             }
         }
@@ -170,7 +171,7 @@ impl Feed {
 
     fn push(&mut self, event: &Arc<Event>) {
         if let Some((kind, object)) = seen_through(&self.selection, event) {
-            let shown = self.view.watched(object, self.is_first, Timestamp::now());
+            let shown = self.view.watched_text(&object, self.is_first, Timestamp::now());
             self.is_first = false;
             self.ready.push_back(frame(kind, &shown));
         }
@@ -178,7 +179,7 @@ impl Feed {
 }
 
 /// What the event is to someone who sees only the selection, and nothing when it is nothing.
-fn seen_through(selection: &Selection, event: &Event) -> Option<(&'static str, Value)> {
+fn seen_through(selection: &Selection, event: &Event) -> Option<(&'static str, resources::Body)> {
     let is_deleted = event.kind == EventKind::Deleted;
     let was = event
         .previous
@@ -192,25 +193,36 @@ fn seen_through(selection: &Selection, event: &Event) -> Option<(&'static str, V
         (true, false) if is_deleted => Some(("DELETED", event.object.body.clone())),
         (true, false) => {
             // It is shown as it last was, at the revision at which it left.
-            let mut last = event.previous.clone().unwrap_or_default();
+            let mut last = event.previous.clone().unwrap_or_default().into_value();
             crate::object::metadata(&mut last).insert(
                 "resourceVersion".to_owned(),
                 event.object.revision.to_string().into(),
             );
-            Some(("DELETED", last))
+            Some(("DELETED", last.into()))
         }
     }
 }
 
-fn frame(kind: &str, object: &Value) -> Bytes {
-    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
+fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let parts = [
+        b"{\"type\":\"",
+        kind.as_bytes(),
+        b"\",\"object\":",
+        object,
+        b"}\n",
+    ];
+    parts.concat().into()
+}
+
+fn document(kind: &str, object: &Value) -> Bytes {
+    frame(kind, object.to_string().as_bytes())
 }
 
 fn error_frame(error: &Error) -> Bytes {
     if let Error::Store(source) = error {
         tracing::error!(error = %source, "a watch ended early");
     }
-    frame("ERROR", &error.status())
+    document("ERROR", &error.status())
 }
 
 fn failure(error: resources::Error) -> Error {
@@ -236,12 +248,12 @@ mod tests {
             let object = resources::Object {
                 key: PODS.key("d", "p"),
                 revision: 2,
-                body: pod(app, 2),
+                body: pod(app, 2).into(),
             };
             let event = Event {
                 kind,
                 object,
-                previous: previous.map(|app| pod(app, 1)),
+                previous: previous.map(|app| pod(app, 1).into()),
             };
             let seen = seen_through(&selection, &event);
             assert_eq!(seen.as_ref().map(|(kind, _)| *kind), expected);

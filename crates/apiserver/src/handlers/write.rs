@@ -2,7 +2,7 @@
 //! it still is that; when it is not, the change is computed again.
 
 use axum::response::Response;
-use coracle_store::resources::{self, Key, Object};
+use coracle_store::resources::{self, Body, Key, Object};
 use http::StatusCode;
 use serde_json::Value;
 use uuid::Uuid;
@@ -38,19 +38,19 @@ pub(crate) async fn create(call: &Call, bytes: &[u8]) -> Result<Response, Error>
         check_namespace(call, &key).await?;
         match store(call, key, admitted, is_dry).await {
             Err(Error::AlreadyExists(_)) if is_name_drawn && draw < DRAWS => {}
-            stored => return Ok(call.reply(StatusCode::CREATED, &view.object(stored?, call.now))),
+            stored => return Ok(call.show(StatusCode::CREATED, &view, &stored?)),
         }
     }
     Err(Error::Internal("no name was drawn".to_owned()))
 }
 
-async fn store(call: &Call, key: Key, admitted: Value, is_dry: bool) -> Result<Value, Error> {
+async fn store(call: &Call, key: Key, admitted: Value, is_dry: bool) -> Result<Body, Error> {
     let kind = call.kind();
     let exists = |key: &Key| Error::AlreadyExists(kind.subject(&key.name));
     if is_dry {
         return match call.resources().get(&key).await? {
             Some(_) => Err(exists(&key)),
-            None => Ok(admitted),
+            None => Ok(admitted.into()),
         };
     }
     match call.resources().create(key, admitted).await {
@@ -109,7 +109,7 @@ async fn change(call: &Call, change: impl Fn(&Value) -> Result<Value, Error>) ->
         admission::update(kind, part, current, change(current)?, unknown)
     })
     .await?;
-    Ok(call.reply(StatusCode::OK, &view.object(changed.body, call.now)))
+    Ok(call.show(StatusCode::OK, &view, &changed.body))
 }
 
 /// Changes the object by the function, which sees it as it is. When that leaves it free to go, it
@@ -127,13 +127,13 @@ pub(crate) async fn mutate(
         let changed = change(&current.body)?;
         if is_dry {
             return Ok(Object {
-                body: changed,
+                body: changed.into(),
                 ..current
             });
         }
         let attempt = if deletion::is_released(kind, &changed) {
             let last = Object {
-                body: changed,
+                body: changed.into(),
                 ..current
             };
             resources.delete(key, Some(last.revision)).await.map(|_| last)

@@ -5,6 +5,7 @@
 //! Every write takes the next revision and appends to a log. The log answers lists and watches at
 //! old revisions, until [`Resources::compact`] drops its beginning.
 
+mod body;
 mod list;
 mod row;
 mod watch;
@@ -12,9 +13,9 @@ mod write;
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio::sync::broadcast;
 
+pub use body::Body;
 pub use list::{At, List};
 pub use watch::Watch;
 
@@ -153,7 +154,7 @@ pub struct Object {
     /// The revision of its last change.
     pub revision: u64,
     /// What it says. `metadata.resourceVersion` is the revision.
-    pub body: Value,
+    pub body: Body,
 }
 
 /// One change.
@@ -165,7 +166,7 @@ pub struct Event {
     /// deletion.
     pub object: Object,
     /// The body before the change, with the revision of that time.
-    pub previous: Option<Value>,
+    pub previous: Option<Body>,
 }
 
 /// What happened to an object.

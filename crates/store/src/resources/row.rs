@@ -1,9 +1,10 @@
 //! Rows of the resource tables, and the one place in a body that the store writes.
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Error, Event, GroupResource, Key, Object, Result};
+use super::{Body, Error, Event, GroupResource, Key, Object, Result};
 
 /// Where the revisions stand.
 pub(super) struct Counter {
@@ -82,7 +83,7 @@ pub(super) fn logged(resource: &GroupResource, row: &SqliteRow) -> Result<Event>
         .parse()
         .map_err(|error: strum::ParseError| unreadable(error.into()))?;
     let previous = previous
-        .map(serde_json::from_str)
+        .map(read_body)
         .transpose()
         .map_err(|error| unreadable(error.into()))?;
     Ok(Event {
@@ -93,7 +94,7 @@ pub(super) fn logged(resource: &GroupResource, row: &SqliteRow) -> Result<Event>
 }
 
 fn read_object(key: Key, revision: i64, body: &str) -> Result<Object> {
-    match serde_json::from_str(body) {
+    match read_body(body) {
         Ok(body) => Ok(Object {
             key,
             revision: revision.unsigned_abs(),
@@ -105,6 +106,11 @@ fn read_object(key: Key, revision: i64, body: &str) -> Result<Object> {
             source: error.into(),
         }),
     }
+}
+
+fn read_body(text: &str) -> serde_json::Result<Body> {
+    serde_json::from_str::<IgnoredAny>(text)?;
+    Ok(Body::from_text(text.to_owned().into()))
 }
 
 /// Makes the body say which revision it is.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sqlx::SqliteConnection;
 
-use super::{Error, Event, EventKind, Key, Object, Resources, Result, row};
+use super::{Body, Error, Event, EventKind, Key, Object, Resources, Result, row};
 use crate::database::to_the_end;
 
 impl Resources {
@@ -37,6 +37,7 @@ impl Resources {
             .bind(&text)
             .execute(&mut *writer)
             .await?;
+            let body = Body::from_parts(text.clone().into(), body);
             let object = Object { key, revision, body };
             let event = Event {
                 kind: EventKind::Added,
@@ -64,7 +65,7 @@ impl Resources {
             writer.begin().await?;
             let current = existing(&mut writer, &key, Some(expected)).await?;
             row::stamp(&mut body, current.revision);
-            if body == current.body {
+            if current.body == body {
                 return Ok(current);
             }
             let revision = next_revision(&mut writer).await?;
@@ -82,6 +83,7 @@ impl Resources {
             .bind(&text)
             .execute(&mut *writer)
             .await?;
+            let body = Body::from_parts(text.clone().into(), body);
             let object = Object { key, revision, body };
             let event = Event {
                 kind: EventKind::Modified,
@@ -120,13 +122,14 @@ impl Resources {
             .bind(&key.name)
             .execute(&mut *writer)
             .await?;
-            let mut object = Object {
+            let mut body = current.body.clone().into_value();
+            row::stamp(&mut body, revision);
+            let text = body.to_string();
+            let object = Object {
                 key,
                 revision,
-                body: current.body.clone(),
+                body: body.into(),
             };
-            row::stamp(&mut object.body, revision);
-            let text = object.body.to_string();
             let event = Event {
                 kind: EventKind::Deleted,
                 object: object.clone(),
@@ -221,7 +224,7 @@ async fn append(
     .bind(event.kind.to_string())
     .bind(previous_revision.map(u64::cast_signed))
     .bind(body)
-    .bind(event.previous.as_ref().map(Value::to_string))
+    .bind(event.previous.as_ref().map(|previous| previous.to_string()))
     .execute(connection)
     .await?;
     Ok(())

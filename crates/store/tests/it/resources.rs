@@ -128,7 +128,7 @@ async fn an_update_that_changes_nothing_writes_nothing(store: &Store) {
     let made = resources.create(pod("a", "x"), body(1)).await.unwrap();
     assert_eq!(
         resources
-            .update(pod("a", "x"), made.body.clone(), made.revision)
+            .update(pod("a", "x"), made.body.clone().into_value(), made.revision)
             .await
             .unwrap(),
         made

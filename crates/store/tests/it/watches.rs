@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, pin::pin, task::Context};
 
 use coracle_store::{
     Store,
-    resources::{At, Error, EventKind, GroupResource, Key, Resources, Watch},
+    resources::{At, Body, Error, EventKind, GroupResource, Key, Resources, Watch},
 };
 use futures::{StreamExt as _, task::noop_waker};
-use serde_json::Value;
 
 use crate::samples::{body, pod, pods};
 
@@ -117,7 +116,7 @@ async fn a_list_and_a_watch_from_it_end_where_the_store_is(store: &Store) {
         .await
         .unwrap();
     let mut watch = resources.watch(&pods(), None, list.revision).await.unwrap();
-    let mut mirror: BTreeMap<Key, Value> = list
+    let mut mirror: BTreeMap<Key, Body> = list
         .objects
         .into_iter()
         .map(|object| (object.key, object.body))
