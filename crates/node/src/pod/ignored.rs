@@ -44,10 +44,6 @@ fn of_container(container: &Container) -> Vec<&'static str> {
                 .and_then(|context| context.capabilities.as_ref()?.add.as_ref())
                 .is_some_and(|added| !added.is_empty()),
         ),
-        ("`livenessProbe`", container.liveness_probe.is_some()),
-        ("`readinessProbe`", container.readiness_probe.is_some()),
-        ("`startupProbe`", container.startup_probe.is_some()),
-        ("`lifecycle`", container.lifecycle.is_some()),
     ];
     fields
         .into_iter()
@@ -74,13 +70,12 @@ mod tests {
         );
         check(
             json!({
-                "containers": [{"name": "a", "securityContext": {"privileged": true, "capabilities": {"add": ["X"]}},
-                    "livenessProbe": {}}],
+                "containers": [{"name": "a", "securityContext": {"privileged": true, "capabilities": {"add": ["X"]}}}],
                 "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": []}},
             }),
             &[
                 "affinity to other Pods, or away from them, is not looked at: there is one machine, and all Pods are on it",
-                "container `a`: `privileged`, added capabilities, `livenessProbe` mean nothing to processes here",
+                "container `a`: `privileged`, added capabilities mean nothing to processes here",
             ],
         );
     }

@@ -42,6 +42,10 @@ pub(crate) struct Container {
     pub(crate) state: State,
     /// It runs beside the others, from before they start until they have ended.
     pub(crate) is_sidecar: bool,
+    /// It runs, and its startup probe, if it has one, succeeded.
+    pub(crate) has_started: bool,
+    /// It has started, and its readiness probe, if it has one, says that it is ready.
+    pub(crate) is_ready: bool,
     /// The end before the last start.
     pub(crate) last: Option<Termination>,
 }
@@ -91,33 +95,52 @@ pub(crate) struct Observed {
 pub(crate) fn status(observed: &Observed, previous: Option<&PodStatus>, now: Timestamp) -> PodStatus {
     let phase = phase(observed);
     let is_over = phase == "Succeeded" || phase == "Failed";
-    let all_ready = observed
-        .containers
-        .iter()
-        .all(|container| matches!(container.state, State::Running { .. }));
+    let unready = |container: &&Container| !(is_running(container) && container.is_ready);
+    let sidecars = observed.init.iter().filter(|container| container.is_sidecar);
+    let unready = names(sidecars.chain(&observed.containers).filter(unready));
+    let all_ready = unready.is_empty();
     let over_reason = match phase {
         "Succeeded" => Some("PodCompleted"),
         "Failed" => Some("PodFailed"),
         _ => None,
     };
-    let initialized = observed
-        .init
-        .iter()
-        .all(|container| container.is_sidecar || has_succeeded(container));
-    let not_ready = (!all_ready).then(|| over_reason.unwrap_or("ContainersNotReady"));
-    let conditions = [
-        ("PodScheduled", true, None),
-        (
-            "Initialized",
-            initialized,
-            if initialized {
-                over_reason.filter(|_| phase == "Succeeded")
-            } else {
-                Some("ContainersNotInitialized")
-            },
+    let incomplete = names(observed.init.iter().filter(|container| {
+        if container.is_sidecar {
+            !is_over && !container.has_started && !has_ended(container)
+        } else {
+            !has_succeeded(container)
+        }
+    }));
+    let ready = match (all_ready, over_reason) {
+        (true, _) => Verdict::holds(),
+        (false, Some(reason)) => Verdict::fails(reason, String::new()),
+        (false, None) => Verdict::fails(
+            "ContainersNotReady",
+            format!("containers with unready status: [{}]", unready.join(" ")),
         ),
-        ("ContainersReady", all_ready, not_ready),
-        ("Ready", all_ready, not_ready),
+    };
+    let initialized = match incomplete.as_slice() {
+        [] if phase == "Succeeded" => Verdict {
+            reason: "PodCompleted",
+            ..Verdict::holds()
+        },
+        [] => Verdict::holds(),
+        names => Verdict::fails(
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: [{}]", names.join(" ")),
+        ),
+    };
+    let mut all = observed.init.iter().chain(&observed.containers);
+    let has_place = Verdict {
+        holds: !is_over && all.any(|container| container.container_id.is_some()),
+        ..Verdict::holds()
+    };
+    let conditions = [
+        ("PodReadyToStartContainers", has_place),
+        ("Initialized", initialized),
+        ("Ready", ready.clone()),
+        ("ContainersReady", ready),
+        ("PodScheduled", Verdict::holds()),
     ];
     let (reason, message) = match &observed.ended {
         Some((reason, message)) if is_over => (Some(reason.clone()), Some(message.clone())),
@@ -130,7 +153,7 @@ pub(crate) fn status(observed: &Observed, previous: Option<&PodStatus>, now: Tim
         conditions: Some(
             conditions
                 .into_iter()
-                .map(|(kind, holds, reason)| condition(kind, holds, reason, previous, now))
+                .map(|(kind, verdict)| condition(kind, verdict, previous, now))
                 .collect(),
         ),
         container_statuses: Some(observed.containers.iter().map(container_status).collect()),
@@ -204,14 +227,44 @@ fn has_succeeded(container: &Container) -> bool {
     matches!(&container.state, State::Terminated(end) if end.exit_code == 0)
 }
 
-fn condition(
-    kind: &str,
+fn has_ended(container: &Container) -> bool {
+    matches!(container.state, State::Terminated(_))
+}
+
+fn names<'a>(containers: impl Iterator<Item = &'a Container>) -> Vec<&'a str> {
+    containers.map(|container| container.name.as_str()).collect()
+}
+
+/// Whether a condition holds, and why not.
+#[derive(Debug, Clone)]
+struct Verdict {
     holds: bool,
-    reason: Option<&str>,
-    previous: Option<&PodStatus>,
-    now: Timestamp,
-) -> PodCondition {
-    let status = if holds { "True" } else { "False" };
+    /// Empty for none.
+    reason: &'static str,
+    /// Empty for none.
+    message: String,
+}
+
+impl Verdict {
+    const fn holds() -> Self {
+        Self {
+            holds: true,
+            reason: "",
+            message: String::new(),
+        }
+    }
+
+    const fn fails(reason: &'static str, message: String) -> Self {
+        Self {
+            holds: false,
+            reason,
+            message,
+        }
+    }
+}
+
+fn condition(kind: &str, verdict: Verdict, previous: Option<&PodStatus>, now: Timestamp) -> PodCondition {
+    let status = if verdict.holds { "True" } else { "False" };
     let since = previous
         .and_then(|previous| previous.conditions.as_ref())
         .and_then(|conditions| conditions.iter().find(|condition| condition.type_ == kind))
@@ -220,7 +273,8 @@ fn condition(
     PodCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),
-        reason: reason.map(ToOwned::to_owned),
+        reason: (!verdict.reason.is_empty()).then(|| verdict.reason.to_owned()),
+        message: Some(verdict.message).filter(|message| !message.is_empty()),
         last_transition_time: Some(since.unwrap_or(Time(now))),
         ..PodCondition::default()
     }
@@ -233,8 +287,8 @@ fn container_status(container: &Container) -> ContainerStatus {
         image: container.image.clone(),
         image_id: container.image_id.clone(),
         container_id: container.container_id.clone(),
-        ready: is_running,
-        started: Some(is_running),
+        ready: is_running && container.is_ready,
+        started: Some(is_running && container.has_started),
         restart_count: container.restarts,
         state: Some(state(container, &container.state)),
         last_state: container.last.as_ref().map(|end| terminated(container, end)),
@@ -243,9 +297,13 @@ fn container_status(container: &Container) -> ContainerStatus {
 }
 
 fn init_container_status(container: &Container) -> ContainerStatus {
+    let status = container_status(container);
+    if container.is_sidecar {
+        return status;
+    }
     ContainerStatus {
         ready: has_succeeded(container),
-        ..container_status(container)
+        ..status
     }
 }
 
@@ -318,6 +376,8 @@ mod tests {
             container_id: None,
             restarts: 0,
             is_sidecar: false,
+            has_started: state == "run",
+            is_ready: state == "run",
             state: match state {
                 "wait" => State::Waiting {
                     reason: CONTAINER_CREATING.to_owned(),
@@ -352,7 +412,7 @@ mod tests {
             .conditions
             .iter()
             .flatten()
-            .filter(|condition| condition.status == "True")
+            .filter(|condition| condition.status == "True" && condition.type_ != "PodReadyToStartContainers")
             .map(|condition| condition.type_.as_str())
             .collect();
         let found = format!("{}: {}", status.phase.unwrap_or_default(), held.join(" "));
@@ -362,26 +422,57 @@ mod tests {
     #[test]
     fn phases_and_conditions_are_those_of_kubelets() {
         use RestartPolicy::{Always, Never, OnFailure};
-        let ready = "PodScheduled Initialized ContainersReady Ready";
-        check(Never, "", "wait", "Pending: PodScheduled Initialized");
+        let ready = "Initialized Ready ContainersReady PodScheduled";
+        check(Never, "", "wait", "Pending: Initialized PodScheduled");
         check(Never, "", "run", &format!("Running: {ready}"));
         check(Never, "", "run run", &format!("Running: {ready}"));
-        check(Never, "", "run 0", "Running: PodScheduled Initialized");
-        check(Never, "", "run 1", "Running: PodScheduled Initialized");
-        check(Never, "", "run wait", "Pending: PodScheduled Initialized");
-        check(Never, "", "0", "Succeeded: PodScheduled Initialized");
-        check(Never, "", "0 0", "Succeeded: PodScheduled Initialized");
-        check(Never, "", "0 2", "Failed: PodScheduled Initialized");
+        check(Never, "", "run 0", "Running: Initialized PodScheduled");
+        check(Never, "", "run 1", "Running: Initialized PodScheduled");
+        check(Never, "", "run wait", "Pending: Initialized PodScheduled");
+        check(Never, "", "0", "Succeeded: Initialized PodScheduled");
+        check(Never, "", "0 0", "Succeeded: Initialized PodScheduled");
+        check(Never, "", "0 2", "Failed: Initialized PodScheduled");
         check(Never, "run", "wait", "Pending: PodScheduled");
         check(Never, "0 run", "wait", "Pending: PodScheduled");
-        check(Never, "0", "wait", "Pending: PodScheduled Initialized");
+        check(Never, "0", "wait", "Pending: Initialized PodScheduled");
         check(Never, "0", "run", &format!("Running: {ready}"));
         check(Never, "1", "wait", "Failed: PodScheduled");
         check(OnFailure, "1", "wait", "Pending: PodScheduled");
-        check(OnFailure, "", "1", "Running: PodScheduled Initialized");
-        check(OnFailure, "", "wait<1", "Running: PodScheduled Initialized");
-        check(OnFailure, "", "0", "Succeeded: PodScheduled Initialized");
-        check(Always, "", "0", "Running: PodScheduled Initialized");
+        check(OnFailure, "", "1", "Running: Initialized PodScheduled");
+        check(OnFailure, "", "wait<1", "Running: Initialized PodScheduled");
+        check(OnFailure, "", "0", "Succeeded: Initialized PodScheduled");
+        check(Always, "", "0", "Running: Initialized PodScheduled");
+    }
+
+    #[test]
+    fn a_container_that_is_not_ready_keeps_its_pod_from_being_ready() {
+        let mut unready = observed(RestartPolicy::Always, "run", "run run");
+        unready.init[0].is_sidecar = true;
+        unready.containers[1].is_ready = false;
+        unready.containers[1].name = "slow".to_owned();
+        let found = status(&unready, None, Timestamp::UNIX_EPOCH);
+        let of = |kind: &str| {
+            let all = found.conditions.iter().flatten();
+            all.clone()
+                .find(|condition| condition.type_ == kind)
+                .cloned()
+                .unwrap()
+        };
+        assert_eq!(found.phase.as_deref(), Some("Running"));
+        assert_eq!(of("Initialized").status, "True");
+        assert_eq!(of("Ready").status, "False");
+        assert_eq!(of("Ready").reason.as_deref(), Some("ContainersNotReady"));
+        assert_eq!(
+            of("ContainersReady").message.as_deref(),
+            Some("containers with unready status: [slow]")
+        );
+        unready.init[0].has_started = false;
+        let found = status(&unready, None, Timestamp::UNIX_EPOCH);
+        let initialized = &found.conditions.unwrap()[1];
+        assert_eq!(
+            initialized.message.as_deref(),
+            Some("containers with incomplete status: [c]")
+        );
     }
 
     #[test]
@@ -433,10 +524,11 @@ mod tests {
             .map(|condition| (condition.type_, condition.last_transition_time.unwrap().0))
             .collect();
         let expected = [
-            ("PodScheduled", first),
+            ("PodReadyToStartContainers", first),
             ("Initialized", first),
-            ("ContainersReady", second),
             ("Ready", second),
+            ("ContainersReady", second),
+            ("PodScheduled", first),
         ];
         assert_eq!(times, expected.map(|(kind, time)| (kind.to_owned(), time)));
     }

@@ -256,6 +256,8 @@ pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>, control: watch::Re
             container_id: None,
             restarts: 0,
             is_sidecar: is_sidecar(wanted),
+            has_started: false,
+            is_ready: false,
             state: State::Waiting {
                 reason: reason.clone(),
                 message: None,
@@ -435,8 +437,8 @@ impl Worker {
         for container in &self.observed.init[..started] {
             match &container.state {
                 State::Terminated(end) if end.exit_code == 0 || container.is_sidecar => {}
-                State::Running { .. } if container.is_sidecar => {}
-                State::Waiting { .. } if container.is_sidecar => is_awaited = true,
+                State::Running { .. } if container.is_sidecar && container.has_started => {}
+                State::Running { .. } | State::Waiting { .. } if container.is_sidecar => is_awaited = true,
                 // It failed: nothing comes after it.
                 _ => return self.end_sidecars(),
             }
@@ -576,7 +578,7 @@ async fn write(client: Client, pod: Arc<Pod>, mut statuses: watch::Receiver<Opti
             // The UID makes sure that it is this Pod, not a later one of its name.
             let patch = serde_json::json!({ "metadata": { "uid": metadata.uid }, "status": status });
             match api
-                .patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
+                .patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
                 .await
             {
                 Ok(_) => break,

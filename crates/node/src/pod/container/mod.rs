@@ -3,24 +3,32 @@
 //! Every run has a directory, numbered from 0. Whatever is found there is taken up: a run that is over is never
 //! repeated, one that goes on is followed, and only one that nobody ever claimed is started.
 
+mod action;
 mod prepare;
+mod probes;
 
 use std::{
+    future::pending,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use coracle_api::reason::Reason;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container as Wanted, Pod};
+use k8s_openapi::api::core::v1::{Container as Wanted, LifecycleHandler, Pod};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
 
+use self::{
+    action::{Action, Inside},
+    probes::{Finding, Probes},
+};
 use super::{
-    context::Context,
+    context::{ADDRESS, Context},
     status::{Container, RestartPolicy, State},
     termination::{LONGEST_MESSAGE, Termination},
     worker::Setups,
@@ -36,9 +44,11 @@ use crate::{
     },
 };
 
-/// The pause before a container starts again: doubles from the first to the longest, as in kubelet.
+/// The pause before a container starts again for the second time in a row, and the longest, as in kubelet.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// What a container has after its grace is used up by its `preStop` hook, as in kubelet.
+const LAST_GRACE: Duration = Duration::from_secs(2);
 
 /// Whether a Pod is to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +100,8 @@ fn failure(reason: Reason, message: impl Into<String>) -> NotStarted {
 pub(crate) async fn run(mut job: Job, mut seen: Container) {
     let folder = job.pod_dir().join(&job.wanted.name);
     let mut number = latest_run(&folder).await;
-    let mut pause = FIRST_PAUSE;
+    // Ends in a row. How long it ran before an earlier node ended is not known.
+    let mut row = number;
     loop {
         let dir = RunDir(folder.join(number.to_string()));
         seen.restarts = i32::try_from(number).unwrap_or(i32::MAX);
@@ -109,9 +120,10 @@ pub(crate) async fn run(mut job: Job, mut seen: Container) {
             .started_at
             .is_some_and(|started| ran_long(started, end.finished_at))
         {
-            pause = FIRST_PAUSE;
+            row = 0;
         }
         let is_over = job.is_stopped() || !job.policy.restarts(end.exit_code, job.is_init);
+        (seen.has_started, seen.is_ready) = (false, false);
         seen.state = State::Terminated(end.clone());
         job.tell(&seen);
         // After everybody knows: it takes as long as a short container. A node that ends before leaves it to the next.
@@ -120,20 +132,27 @@ pub(crate) async fn run(mut job: Job, mut seen: Container) {
             return;
         }
         seen.last = Some(end);
-        seen.state = State::Waiting {
-            reason: "CrashLoopBackOff".to_owned(),
-            message: Some(format!("starts again {} s after its last end", pause.as_secs())),
-        };
-        job.tell(&seen);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = job.stopped() => return,
+        let pause = pause(row);
+        if !pause.is_zero() {
+            job.tell_back_off(&mut seen, pause);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = job.stopped() => return,
+            }
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        row += 1;
         number += 1;
         if let Some(before_last) = number.checked_sub(2) {
             let _ = tokio::fs::remove_dir_all(folder.join(before_last.to_string())).await;
         }
+    }
+}
+
+/// The pause before a start after so many ends in a row: none at first, then doubling.
+fn pause(row: u32) -> Duration {
+    match row.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => (FIRST_PAUSE * 2_u32.saturating_pow(doublings.min(16))).min(LONGEST_PAUSE),
     }
 }
 
@@ -200,7 +219,53 @@ impl Job {
             .map_err(|error| failure(Reason::SandboxNotReady, chain(&error)))
     }
 
-    /// Waits for the end of a run, ending it when the Pod is stopped.
+    fn tell_back_off(&self, seen: &mut Container, pause: Duration) {
+        let metadata = &self.pod.metadata;
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let about = format!(
+            "restarting failed container {} in pod {}_{}({})",
+            self.wanted.name,
+            text(&metadata.name),
+            text(&metadata.namespace),
+            text(&metadata.uid),
+        );
+        let message = format!("back-off {} s {about}", pause.as_secs());
+        self.warn("BackOff", format!("Back-off {about}"));
+        self.wait_for(seen, "CrashLoopBackOff", message);
+    }
+
+    fn warn(&self, reason: &str, message: String) {
+        self.context.events.pod(&self.pod, Kind::Warning, reason, message);
+    }
+
+    /// The container as probes and hooks reach it.
+    fn inside(&self, dir: &RunDir) -> Arc<Inside> {
+        let ports = self.wanted.ports.iter().flatten();
+        let named = ports.filter_map(|port| {
+            let number = u16::try_from(port.container_port).ok()?;
+            Some((port.name.clone()?, number))
+        });
+        Arc::new(Inside {
+            run: dir.clone(),
+            address: ADDRESS.to_owned(),
+            ports: named.collect(),
+        })
+    }
+
+    /// A hook of the container as work to be done, if it has one.
+    fn hook(
+        &self,
+        of: fn(&k8s_openapi::api::core::v1::Lifecycle) -> Option<&LifecycleHandler>,
+        inside: &Arc<Inside>,
+    ) -> Option<BoxFuture<'static, Result<(), String>>> {
+        let hook = self.wanted.lifecycle.as_ref().and_then(of)?.clone();
+        let inside = Arc::clone(inside);
+        Some(Box::pin(
+            async move { Action::of_hook(hook)?.perform(&inside).await },
+        ))
+    }
+
+    /// Waits for the end of a run, ending it when the Pod is stopped or a probe finds it dead.
     async fn follow(
         &mut self,
         run: &mut Run,
@@ -210,41 +275,67 @@ impl Job {
     ) -> Termination {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
         seen.container_id = Some(format!("process://{uid}/{}/{number}", self.wanted.name));
+        let inside = self.inside(dir);
         let mut start = run.take_start();
+        let mut post_start = None;
+        let mut probes = None;
         if start.is_none() && dir.read_exit().is_none() {
+            probes = self.probe(seen, &inside);
             self.tell_started(dir, seen).await;
         }
-        let mut deadline: Option<Instant> = None;
+        let mut ending: Option<Ending> = None;
         let exit = loop {
-            let until = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
             let starts = async {
                 match &mut start {
                     Some(start) => start.wait().await,
-                    None => std::future::pending().await,
+                    None => pending().await,
                 }
             };
+            let is_ending = ending.is_some();
             tokio::select! {
                 exit = run.wait() => break exit,
                 has_started = starts => {
                     start = None;
-                    if has_started {
-                        self.tell_started(dir, seen).await;
+                    if !has_started {
+                        continue;
+                    }
+                    post_start = self.hook(|lifecycle| lifecycle.post_start.as_ref(), &inside);
+                    if post_start.is_none() {
+                        probes = self.probe(seen, &inside);
+                    }
+                    self.tell_started(dir, seen).await;
+                }
+                done = done(&mut post_start) => match done {
+                    Ok(()) => {
+                        probes = self.probe(seen, &inside);
+                        self.tell(seen);
+                    }
+                    Err(message) => {
+                        self.warn("FailedPostStartHook", format!("PostStartHook failed: {message}"));
+                        self.tell_killing("failed its postStart hook");
+                        self.end(&mut ending, run, &inside, self.grace());
+                    }
+                },
+                finding = next(&mut probes) => {
+                    if let Some(grace) = self.take_finding(finding, seen) {
+                        probes = None;
+                        self.end(&mut ending, run, &inside, grace);
                     }
                 }
-                () = until => break run.kill().await,
-                changed = next_stop(&mut self.stop, deadline.is_some()) => match changed {
+                end = Ending::next(&mut ending) => match end {
+                    EndingStep::HookDone(result) => {
+                        if let Err(message) = result {
+                            self.warn("FailedPreStopHook", format!("PreStopHook failed: {message}"));
+                        }
+                        run.terminate();
+                    }
+                    EndingStep::Over => break run.kill().await,
+                },
+                changed = next_stop(&mut self.stop, is_ending) => match changed {
                     Stop::No => {}
                     Stop::Gracefully(grace) => {
-                        if deadline.is_none() {
-                            run.terminate();
-                        }
-                        let new = Instant::now() + grace;
-                        deadline = Some(deadline.map_or(new, |old| old.min(new)));
+                        post_start = None;
+                        self.end(&mut ending, run, &inside, grace);
                     }
                     Stop::Now => break run.kill().await,
                 },
@@ -265,6 +356,64 @@ impl Job {
                 Termination::without_record(&run.errors(), Some(started_at(dir).await), Timestamp::now())
             }
         }
+    }
+
+    /// Begins to probe what runs. Without probes it is ready at once.
+    fn probe(&self, seen: &mut Container, inside: &Arc<Inside>) -> Option<Probes> {
+        let wanted = &self.wanted;
+        seen.has_started = wanted.startup_probe.is_none();
+        seen.is_ready = seen.has_started && wanted.readiness_probe.is_none();
+        let is_well = seen.is_ready && wanted.liveness_probe.is_none();
+        (!is_well).then(|| Probes::begin(wanted, inside))
+    }
+
+    /// Begins to end a run: its `preStop` hook, then SIGTERM, and SIGKILL after the grace. An end that was begun may
+    /// only come sooner.
+    fn end(&self, ending: &mut Option<Ending>, run: &Run, inside: &Arc<Inside>, grace: Duration) {
+        let until = Instant::now() + grace;
+        if let Some(ending) = ending {
+            ending.until = ending.until.min(until);
+            return;
+        }
+        let hook = self.hook(|lifecycle| lifecycle.pre_stop.as_ref(), inside);
+        let hook = hook.filter(|_| !grace.is_zero());
+        if hook.is_none() {
+            run.terminate();
+        }
+        *ending = Some(Ending { hook, until });
+    }
+
+    /// Takes what a probe found; how much grace the run gets if it is to end.
+    fn take_finding(&self, finding: Finding, seen: &mut Container) -> Option<Duration> {
+        match finding {
+            Finding::Started => seen.has_started = true,
+            Finding::Ready(is_ready) => seen.is_ready = is_ready,
+            Finding::Unhealthy(probe, message) => {
+                self.warn("Unhealthy", format!("{} probe failed: {message}", probe.text()));
+                return None;
+            }
+            Finding::Dead(probe, grace) => {
+                self.tell_killing(&format!("failed its {} probe", probe.text().to_lowercase()));
+                return Some(grace.unwrap_or_else(|| self.grace()));
+            }
+        }
+        self.tell(seen);
+        None
+    }
+
+    fn tell_killing(&self, why: &str) {
+        let name = &self.wanted.name;
+        let message = format!("Container {name} {why}, and is stopped");
+        self.context
+            .events
+            .pod(&self.pod, Kind::Normal, "Killing", message);
+    }
+
+    /// The Pod's own grace.
+    fn grace(&self) -> Duration {
+        let spec = self.pod.spec.as_ref();
+        let seconds = spec.and_then(|spec| spec.termination_grace_period_seconds);
+        Duration::from_secs(u64::try_from(seconds.unwrap_or(30)).unwrap_or_default())
     }
 
     async fn tell_started(&self, dir: &RunDir, seen: &mut Container) {
@@ -292,6 +441,59 @@ impl Job {
     }
 }
 
+/// A run that is being ended.
+struct Ending {
+    /// What it does before SIGTERM; none once that was sent.
+    hook: Option<BoxFuture<'static, Result<(), String>>>,
+    /// When it gets SIGKILL.
+    until: Instant,
+}
+
+/// What comes next in the end of a run.
+enum EndingStep {
+    /// SIGTERM.
+    HookDone(Result<(), String>),
+    /// SIGKILL.
+    Over,
+}
+
+impl Ending {
+    async fn next(ending: &mut Option<Self>) -> EndingStep {
+        let Some(ending) = ending else {
+            return pending().await;
+        };
+        let until = tokio::time::sleep_until(ending.until);
+        let result = tokio::select! {
+            result = done(&mut ending.hook) => result,
+            () = until => match ending.hook.take() {
+                None => return EndingStep::Over,
+                Some(_) => {
+                    ending.until = Instant::now() + LAST_GRACE;
+                    Err("it took the whole grace period".to_owned())
+                }
+            },
+        };
+        EndingStep::HookDone(result)
+    }
+}
+
+/// The end of a hook, which is forgotten then. Without one, waits for ever.
+async fn done(hook: &mut Option<BoxFuture<'static, Result<(), String>>>) -> Result<(), String> {
+    let Some(work) = hook else {
+        return pending().await;
+    };
+    let result = work.await;
+    *hook = None;
+    result
+}
+
+async fn next(probes: &mut Option<Probes>) -> Finding {
+    match probes {
+        Some(probes) => probes.next().await,
+        None => pending().await,
+    }
+}
+
 /// The next order to stop. One that stands already counts, unless it was obeyed.
 async fn next_stop(stop: &mut watch::Receiver<Stop>, is_obeyed: bool) -> Stop {
     if !is_obeyed {
@@ -312,4 +514,15 @@ async fn started_at(dir: &RunDir) -> Timestamp {
     claimed
         .and_then(|metadata| Timestamp::try_from(metadata.modified().ok()?).ok())
         .unwrap_or_else(Timestamp::now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_restart_comes_at_once_and_the_next_ones_ever_later() {
+        let pauses = [0, 1, 2, 3, 5, 6, 40].map(|row| pause(row).as_secs());
+        assert_eq!(pauses, [0, 10, 20, 40, 160, 300, 300]);
+    }
 }
