@@ -14,15 +14,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .unwrap_or_else(|| "127.0.0.1:0".to_owned());
     let store = Store::open(Location::Memory).await?;
     let resources = store.resources().clone();
-    bootstrap(&resources).await?;
+    let catalogue = bootstrap(&resources).await?;
     let stop = CancellationToken::new();
-    tokio::spawn(collect_garbage(resources.clone(), stop.clone()));
+    tokio::spawn(collect_garbage(
+        resources.clone(),
+        catalogue.clone(),
+        stop.clone(),
+    ));
     let kubelet = Router::new().route(
         "/containerLogs/{namespace}/{pod}/{container}",
         get(async |uri: http::Uri| format!("this would be the answer to {uri}\n")),
     );
     let options = Options {
         resources,
+        catalogue,
         kubelet,
         node_name: "here".to_owned(),
         stop,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 pub(crate) use self::shape::UnknownFields;
 use crate::{
-    kinds::{Kind, Subresource},
+    kinds::{Kind, KindRef, Subresource},
     object,
     status::Error,
     validation::Problems,
@@ -21,7 +21,7 @@ const WRITABLE: [&str; 4] = ["labels", "annotations", "ownerReferences", "finali
 
 /// A new object, as it is to be stored.
 pub(crate) fn create(
-    kind: &'static Kind,
+    kind: &KindRef,
     namespace: &str,
     mut object: Value,
     unknown: UnknownFields,
@@ -82,7 +82,7 @@ pub(crate) fn create(
 
 /// An object changed from `old`, as it is to be stored. `part` is the subresource written to.
 pub(crate) fn update(
-    kind: &'static Kind,
+    kind: &KindRef,
     part: Option<Subresource>,
     old: &Value,
     mut new: Value,
@@ -155,7 +155,7 @@ fn says(object: &Value) -> Vec<(&String, &Value)> {
     says
 }
 
-fn finish(kind: &'static Kind, object: Value, problems: Problems) -> Result<Value, Error> {
+fn finish(kind: &KindRef, object: Value, problems: Problems) -> Result<Value, Error> {
     if problems.is_empty() {
         return Ok(object);
     }
@@ -174,7 +174,7 @@ fn finish(kind: &'static Kind, object: Value, problems: Problems) -> Result<Valu
 /// The object in the order that people read.
 fn assemble(kind: &Kind, metadata: Map<String, Value>, mut object: Value) -> Value {
     let mut assembled = Map::new();
-    assembled.insert("kind".to_owned(), kind.kind.into());
+    assembled.insert("kind".to_owned(), (*kind.kind).into());
     assembled.insert("apiVersion".to_owned(), kind.api_version().into());
     assembled.insert("metadata".to_owned(), Value::Object(metadata));
     for (field, value) in std::mem::take(object::as_map(&mut object)) {
@@ -217,7 +217,7 @@ fn check_namespace(namespace: &str, object: &Value) -> Result<(), Error> {
 }
 
 /// Name, uid and revision, where the new object has them, must be those of the old one.
-fn check_same_object(kind: &'static Kind, old: &Value, new: &Value) -> Result<(), Error> {
+fn check_same_object(kind: &KindRef, old: &Value, new: &Value) -> Result<(), Error> {
     let name = object::name(old);
     let differs = |pointer: &str| {
         let given = object::text(new, pointer);

@@ -6,7 +6,7 @@ mod node;
 pub(crate) mod pod;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::object;
 
@@ -21,6 +21,35 @@ pub(crate) struct Column {
     /// 0 is always shown, 1 with `-o wide`.
     pub(crate) priority: u8,
     pub(crate) cell: fn(&Value, Timestamp) -> Value,
+}
+
+/// The columns of a kind.
+#[derive(Debug, Clone)]
+pub(crate) enum Columns {
+    /// Those of a kind that comes with the server.
+    Fixed(&'static [Column]),
+}
+
+impl Columns {
+    /// What they are called, as a table says it.
+    pub(crate) fn definitions(&self) -> Value {
+        let definition = |name: &str, kind: &str, format: &str, priority: i64| json!({"name": name, "type": kind, "format": format, "description": "", "priority": priority});
+        match self {
+            Self::Fixed(columns) => {
+                let definitions = columns.iter().map(|column| {
+                    definition(column.name, column.kind, column.format, column.priority.into())
+                });
+                definitions.collect()
+            }
+        }
+    }
+
+    /// What they show of an object.
+    pub(crate) fn cells(&self, object: &Value, now: Timestamp) -> Value {
+        match self {
+            Self::Fixed(columns) => columns.iter().map(|column| (column.cell)(object, now)).collect(),
+        }
+    }
 }
 
 const fn column(name: &'static str, cell: fn(&Value, Timestamp) -> Value) -> Column {

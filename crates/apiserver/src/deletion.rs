@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::{
-    kinds::Kind,
+    kinds::{Kind, KindRef},
     object,
     request::{self, Parameters},
     status::Error,
@@ -111,7 +111,7 @@ pub(crate) enum Decision {
 
 /// Decides what the deletion does to the object.
 pub(crate) fn decide(
-    kind: &'static Kind,
+    kind: &KindRef,
     current: &Value,
     options: &Options,
     now: Timestamp,
@@ -173,7 +173,7 @@ pub(crate) fn is_released(kind: &Kind, current: &Value) -> bool {
 }
 
 fn check_precondition(
-    kind: &'static Kind,
+    kind: &KindRef,
     current: &Value,
     what: &str,
     expected: Option<&str>,
@@ -213,7 +213,7 @@ pub(crate) enum Outcome {
 /// Deletes the object. When it changes in between, decides again.
 pub(crate) async fn execute(
     resources: &Resources,
-    kind: &'static Kind,
+    kind: &KindRef,
     key: &Key,
     options: &Options,
     now: Timestamp,

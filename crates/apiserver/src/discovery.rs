@@ -1,26 +1,20 @@
-//! Discovery: which groups, versions and resources there are, from the table of kinds.
+//! Discovery: which groups, versions and resources there are, from the catalogue of kinds.
 
-use axum::{extract::Path, response::Response};
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
-    kinds::{self, Kind, Subresource},
+    kinds::{Catalogue, Kind, Subresource, Text, api_version},
     negotiate::{self, DiscoveryForm},
-    server::reply,
+    server::{Options, reply},
     status::Error,
 };
-
-const VERBS: [&str; 8] = [
-    "create",
-    "delete",
-    "deletecollection",
-    "get",
-    "list",
-    "patch",
-    "update",
-    "watch",
-];
 
 /// Answers `/version`. The version is that of the Kubernetes API that is spoken.
 pub(crate) async fn version() -> Response {
@@ -47,10 +41,16 @@ fn architecture() -> &'static str {
     }
 }
 
+type Server = State<Arc<Options>>;
+
 /// Answers `/api`.
-pub(crate) async fn core(headers: HeaderMap) -> Result<Response, Error> {
+pub(crate) async fn core(State(server): Server, headers: HeaderMap) -> Result<Response, Error> {
     Ok(match negotiate::discovery_form(&headers)? {
-        DiscoveryForm::Aggregated(version) => aggregated(version, &[("", vec!["v1"])]),
+        DiscoveryForm::Aggregated(version) => aggregated(
+            version,
+            &server.catalogue,
+            &[(String::new(), vec!["v1".to_owned()])],
+        ),
         DiscoveryForm::Plain => {
             let versions = json!({
                 "kind": "APIVersions",
@@ -63,10 +63,10 @@ pub(crate) async fn core(headers: HeaderMap) -> Result<Response, Error> {
 }
 
 /// Answers `/apis`.
-pub(crate) async fn groups(headers: HeaderMap) -> Result<Response, Error> {
-    let groups = kinds::groups();
+pub(crate) async fn groups(State(server): Server, headers: HeaderMap) -> Result<Response, Error> {
+    let groups = server.catalogue.groups();
     Ok(match negotiate::discovery_form(&headers)? {
-        DiscoveryForm::Aggregated(version) => aggregated(version, &groups),
+        DiscoveryForm::Aggregated(version) => aggregated(version, &server.catalogue, &groups),
         DiscoveryForm::Plain => {
             let groups: Value = groups
                 .iter()
@@ -79,8 +79,8 @@ pub(crate) async fn groups(headers: HeaderMap) -> Result<Response, Error> {
 }
 
 /// Answers `/apis/{group}`.
-pub(crate) async fn group(Path(name): Path<String>) -> Result<Response, Error> {
-    let groups = kinds::groups();
+pub(crate) async fn group(State(server): Server, Path(name): Path<String>) -> Result<Response, Error> {
+    let groups = server.catalogue.groups();
     let (name, versions) = groups
         .iter()
         .find(|(group, _)| *group == name)
@@ -93,18 +93,22 @@ pub(crate) async fn group(Path(name): Path<String>) -> Result<Response, Error> {
 }
 
 /// Answers `/api/{version}`.
-pub(crate) async fn core_resources(Path(version): Path<String>) -> Result<Response, Error> {
-    resources("", &version)
+pub(crate) async fn core_resources(
+    State(server): Server,
+    Path(version): Path<String>,
+) -> Result<Response, Error> {
+    resources(&server.catalogue, "", &version)
 }
 
 /// Answers `/apis/{group}/{version}`.
 pub(crate) async fn group_resources(
+    State(server): Server,
     Path((group, version)): Path<(String, String)>,
 ) -> Result<Response, Error> {
-    resources(&group, &version)
+    resources(&server.catalogue, &group, &version)
 }
 
-fn describe(name: &str, versions: &[&str]) -> Value {
+fn describe(name: &str, versions: &[String]) -> Value {
     let version = |version: &str| json!({"groupVersion": format!("{name}/{version}"), "version": version});
     json!({
         "name": name,
@@ -113,25 +117,25 @@ fn describe(name: &str, versions: &[&str]) -> Value {
     })
 }
 
-fn resources(group: &str, version: &str) -> Result<Response, Error> {
+fn resources(catalogue: &Catalogue, group: &str, version: &str) -> Result<Response, Error> {
     let mut resources = Vec::new();
-    for kind in kinds::of(group, version) {
+    for kind in catalogue.of(group, version) {
         let mut resource = json!({
             "name": kind.plural,
             "singularName": kind.singular,
             "namespaced": kind.is_namespaced(),
             "kind": kind.kind,
-            "verbs": verbs(kind),
+            "verbs": kind.verbs(),
         });
         if !kind.short_names.is_empty() {
-            resource["shortNames"] = kind.short_names.into();
+            resource["shortNames"] = texts(&kind.short_names);
         }
         if !kind.categories.is_empty() {
-            resource["categories"] = kind.categories.into();
+            resource["categories"] = texts(&kind.categories);
         }
         resources.push(resource);
-        for part in kind.subresources {
-            let shape = shape(kind, *part);
+        for part in &kind.subresources {
+            let shape = shape(&kind, *part);
             let mut resource = json!({
                 "name": format!("{}/{}", kind.plural, part.segment()),
                 "singularName": "",
@@ -141,7 +145,7 @@ fn resources(group: &str, version: &str) -> Result<Response, Error> {
             });
             if shape.group != kind.group {
                 resource["group"] = shape.group.into();
-                resource["version"] = "v1".into();
+                resource["version"] = shape.version.into();
             }
             resources.push(resource);
         }
@@ -149,55 +153,64 @@ fn resources(group: &str, version: &str) -> Result<Response, Error> {
     if resources.is_empty() {
         return Err(Error::NoSuchPath);
     }
-    let name = if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    };
-    let list =
-        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": resources});
+    let list = json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": api_version(group, version),
+        "resources": resources,
+    });
     Ok(reply(StatusCode::OK, &list, false))
 }
 
-/// A namespace is the one kind that is not deleted by the collection.
-fn verbs(kind: &Kind) -> Value {
-    let all = VERBS
-        .iter()
-        .filter(|verb| **verb != "deletecollection" || *kind != kinds::NAMESPACES);
-    all.copied().collect()
-}
-
 /// What is exchanged at a subresource.
-struct Shape {
-    group: &'static str,
-    kind: &'static str,
+struct Shape<'a> {
+    group: &'a str,
+    version: &'a str,
+    kind: &'a str,
     verbs: &'static [&'static str],
 }
 
-fn shape(kind: &Kind, part: Subresource) -> Shape {
-    let of = |name, verbs| Shape {
-        group: kind.group,
-        kind: name,
+const READ_AND_WRITE: &[&str] = &["get", "patch", "update"];
+const CONNECT: &[&str] = &["create", "get"];
+
+fn shape(kind: &Kind, part: Subresource) -> Shape<'_> {
+    let own = |verbs| Shape {
+        group: &kind.group,
+        version: &kind.version,
+        kind: &kind.kind,
+        verbs,
+    };
+    let foreign = |group, version, kind, verbs| Shape {
+        group,
+        version,
+        kind,
         verbs,
     };
     match part {
-        Subresource::Status => of(kind.kind, &["get", "patch", "update"]),
-        Subresource::Log => of(kind.kind, &["get"]),
-        Subresource::Finalize => of(kind.kind, &["update"]),
-        Subresource::Binding => of("Binding", &["create"]),
-        Subresource::Eviction => Shape {
-            group: "policy",
-            kind: "Eviction",
-            verbs: &["create"],
-        },
+        Subresource::Status => own(READ_AND_WRITE),
+        Subresource::Log => own(&["get"]),
+        Subresource::Finalize => own(&["update"]),
+        Subresource::Binding => foreign("", "v1", "Binding", &["create"]),
+        Subresource::Eviction => foreign("policy", "v1", "Eviction", &["create"]),
+        Subresource::Scale => foreign("autoscaling", "v1", "Scale", READ_AND_WRITE),
+        Subresource::Exec => foreign("", "v1", "PodExecOptions", CONNECT),
+        Subresource::Attach => foreign("", "v1", "PodAttachOptions", CONNECT),
+        Subresource::PortForward => foreign("", "v1", "PodPortForwardOptions", CONNECT),
+        Subresource::Token => foreign("authentication.k8s.io", "v1", "TokenRequest", &["create"]),
     }
 }
 
-fn aggregated(version: &'static str, groups: &[(&str, Vec<&str>)]) -> Response {
+fn texts(texts: &[Text]) -> Value {
+    texts.iter().map(AsRef::as_ref).collect()
+}
+
+fn aggregated(version: &'static str, catalogue: &Catalogue, groups: &[(String, Vec<String>)]) -> Response {
     let items = groups.iter().map(|(group, versions)| {
         let versions = versions.iter().map(|version| {
-            let resources = kinds::of(group, version)
-                .map(aggregated_resource)
+            let kinds = catalogue.of(group, version);
+            let resources = kinds
+                .iter()
+                .map(|kind| aggregated_resource(kind))
                 .collect::<Value>();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         });
@@ -227,27 +240,28 @@ fn aggregated(version: &'static str, groups: &[(&str, Vec<&str>)]) -> Response {
     response
 }
 
-fn aggregated_resource(kind: &'static Kind) -> Value {
-    let exchanged = |group: &str, name: &str| json!({"group": group, "version": kind.version, "kind": name});
+fn aggregated_resource(kind: &Kind) -> Value {
+    let exchanged =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut resource = json!({
         "resource": kind.plural,
-        "responseKind": exchanged(kind.group, kind.kind),
+        "responseKind": exchanged(&kind.group, &kind.version, &kind.kind),
         "scope": if kind.is_namespaced() { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
-        "verbs": verbs(kind),
+        "verbs": kind.verbs(),
     });
     if !kind.short_names.is_empty() {
-        resource["shortNames"] = kind.short_names.into();
+        resource["shortNames"] = texts(&kind.short_names);
     }
     if !kind.categories.is_empty() {
-        resource["categories"] = kind.categories.into();
+        resource["categories"] = texts(&kind.categories);
     }
     if !kind.subresources.is_empty() {
         let parts = kind.subresources.iter().map(|part| {
             let shape = shape(kind, *part);
             json!({
                 "subresource": part.segment(),
-                "responseKind": exchanged(shape.group, shape.kind),
+                "responseKind": exchanged(shape.group, shape.version, shape.kind),
                 "verbs": shape.verbs,
             })
         });

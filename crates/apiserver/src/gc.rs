@@ -1,5 +1,6 @@
 //! The garbage collector: removes objects whose owners are gone, settles foreground and orphaning
-//! deletions, and empties namespaces that are going. It watches every kind and polls nothing.
+//! deletions, and empties namespaces that are going. It watches every kind that is served, as kinds
+//! come, and polls nothing.
 //!
 //! The graph in memory only says where to look. Before anything is removed, the store is asked
 //! whether the owner is really gone, so that a late or early event does no harm; and everything
@@ -7,10 +8,17 @@
 
 mod graph;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use coracle_store::resources::{At, Event, EventKind, Key, Object, Resources};
-use futures::{StreamExt as _, stream};
+use coracle_store::resources::{self, At, Event, EventKind, GroupResource, Key, Object, Resources};
+use futures::{
+    StreamExt as _,
+    stream::{BoxStream, SelectAll},
+};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +27,7 @@ use self::graph::{Graph, Owner};
 use crate::{
     deletion::{self, FOREGROUND, ORPHAN},
     handlers::write,
-    kinds::{self, Kind, NAMESPACES},
+    kinds::{Catalogue, KindRef, NAMESPACES},
     object,
     rules::namespace::FINALIZER,
     status::Error,
@@ -30,11 +38,11 @@ const BACKOFF: Duration = Duration::from_secs(1);
 
 /// Collects garbage until told to stop. Whatever was left undone when the process ended is found
 /// and done at the next start.
-pub async fn collect_garbage(resources: Resources, stop: CancellationToken) {
+pub async fn collect_garbage(resources: Resources, catalogue: Catalogue, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let ended = tokio::select! {
             () = stop.cancelled() => return,
-            ended = Collector::run(&resources) => ended,
+            ended = Collector::run(&resources, &catalogue) => ended,
         };
         if let Err(error) = ended {
             tracing::warn!(error = %Chain(&error), "garbage collection starts over");
@@ -63,39 +71,68 @@ impl std::fmt::Display for Chain<'_> {
 
 struct Collector<'a> {
     resources: &'a Resources,
+    catalogue: &'a Catalogue,
     graph: Graph,
+    /// The kinds whose objects are followed, as the store names them.
+    followed: HashSet<GroupResource>,
 }
+
+/// What happens to the objects of every kind.
+type Events = SelectAll<BoxStream<'static, (KindRef, Result<Arc<Event>, resources::Error>)>>;
 
 impl<'a> Collector<'a> {
     /// Looks at everything, then at what changes. Returns when the store is gone or fails.
-    async fn run(resources: &'a Resources) -> Result<(), Error> {
+    async fn run(resources: &'a Resources, catalogue: &'a Catalogue) -> Result<(), Error> {
         let mut collector = Self {
             resources,
+            catalogue,
             graph: Graph::default(),
+            followed: HashSet::new(),
         };
-        let mut watches = Vec::new();
-        let mut keys = Vec::new();
-        for kind in kinds::KINDS {
-            let resource = kind.resource();
-            let list = resources.list(&resource, None, At::Latest, None, None).await?;
-            for object in list.objects {
-                collector.graph.put(kind, &object.body);
-                keys.push((*kind, object.key));
+        let mut changes = catalogue.changes();
+        let mut events = Events::new();
+        collector.follow(&mut events).await?;
+        loop {
+            tokio::select! {
+                // The catalogue outlives this function.
+                _ = changes.changed() => collector.follow(&mut events).await?,
+                event = events.next() => match event {
+                    Some((kind, event)) => collector.see(&kind, &event?).await?,
+                    None => return Ok(()),
+                },
             }
-            let watch = resources.watch(&resource, None, list.revision).await?;
-            watches.push(watch.into_stream().map(|event| (*kind, event)).boxed());
         }
-        for (kind, key) in keys {
-            collector.examine(kind, &key).await?;
+    }
+
+    /// Looks at the objects of every kind that is not followed yet, and at what happens to them
+    /// from then on.
+    async fn follow(&mut self, events: &mut Events) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for kind in self.catalogue.stored() {
+            let resource = kind.resource();
+            if self.followed.contains(&resource) {
+                continue;
+            }
+            let list = self
+                .resources
+                .list(&resource, None, At::Latest, None, None)
+                .await?;
+            for object in list.objects {
+                self.graph.put(&kind, &object.body);
+                found.push((Arc::clone(&kind), object.key));
+            }
+            let watch = self.resources.watch(&resource, None, list.revision).await?;
+            let stream = watch.into_stream().map(move |event| (Arc::clone(&kind), event));
+            events.push(stream.boxed());
+            self.followed.insert(resource);
         }
-        let mut events = stream::select_all(watches);
-        while let Some((kind, event)) = events.next().await {
-            collector.see(kind, &event?).await?;
+        for (kind, key) in found {
+            self.examine(&kind, &key).await?;
         }
         Ok(())
     }
 
-    async fn see(&mut self, kind: &'static Kind, event: &Arc<Event>) -> Result<(), Error> {
+    async fn see(&mut self, kind: &KindRef, event: &Arc<Event>) -> Result<(), Error> {
         let object = &event.object;
         if event.kind != EventKind::Deleted {
             return if self.graph.put(kind, &object.body) || object::is_terminating(&object.body) {
@@ -125,13 +162,13 @@ impl<'a> Collector<'a> {
 
     async fn examine_one(&mut self, uid: &str) -> Result<(), Error> {
         match self.graph.get(uid) {
-            Some((kind, key)) => self.examine(kind, &key).await,
+            Some((kind, key)) => self.examine(&kind, &key).await,
             None => Ok(()),
         }
     }
 
     /// Does what is to be done about the object as it is now.
-    async fn examine(&mut self, kind: &'static Kind, key: &Key) -> Result<(), Error> {
+    async fn examine(&mut self, kind: &KindRef, key: &Key) -> Result<(), Error> {
         let Some(current) = self.resources.get(key).await? else {
             return Ok(());
         };
@@ -151,7 +188,7 @@ impl<'a> Collector<'a> {
 
     /// Removes the object when none of its owners is left, and otherwise the names of those that
     /// are gone.
-    async fn check_owners(&self, kind: &'static Kind, key: &Key, current: &Value) -> Result<(), Error> {
+    async fn check_owners(&self, kind: &KindRef, key: &Key, current: &Value) -> Result<(), Error> {
         let owners = graph::owners(current);
         if owners.is_empty() {
             return Ok(());
@@ -179,7 +216,7 @@ impl<'a> Collector<'a> {
 
     async fn standing(&self, owner: &Owner, namespace: &str) -> Result<Standing, Error> {
         // Of a kind that is not served here nothing is known, so nothing is concluded.
-        let Some(kind) = kinds::named(&owner.api_version, &owner.kind) else {
+        let Some(kind) = self.catalogue.named(&owner.api_version, &owner.kind) else {
             return Ok(Standing::Stands);
         };
         let key = kind.key(if kind.is_namespaced() { namespace } else { "" }, &owner.name);
@@ -199,13 +236,13 @@ impl<'a> Collector<'a> {
     }
 
     /// Does for an object that is leaving what it waits for.
-    async fn let_go(&mut self, kind: &'static Kind, key: &Key, current: &Value) -> Result<(), Error> {
+    async fn let_go(&mut self, kind: &KindRef, key: &Key, current: &Value) -> Result<(), Error> {
         let uid = object::uid(current);
         let has = |name: &str| object::finalizers(current).any(|finalizer| finalizer == name);
         if has(ORPHAN) {
             let gone = BTreeSet::from([uid.to_owned()]);
             for (kind, dependent) in self.dependents(key, uid).await? {
-                self.disown(kind, &dependent.key, &gone).await?;
+                self.disown(&kind, &dependent.key, &gone).await?;
             }
             return self.remove_finalizer(kind, key, ORPHAN).await;
         }
@@ -226,7 +263,7 @@ impl<'a> Collector<'a> {
             }
             return Ok(());
         }
-        if *kind == NAMESPACES && (kind.rules.is_held)(current) {
+        if *kind == *NAMESPACES && (kind.rules.is_held)(current) {
             self.empty(key).await
         } else {
             Ok(())
@@ -238,21 +275,18 @@ impl<'a> Collector<'a> {
             && let Some(found) = self.resources.get(&key).await?
             && object::uid(&found.body) == uid
         {
-            self.check_owners(kind, &key, &found.body).await?;
+            self.check_owners(&kind, &key, &found.body).await?;
         }
         Ok(())
     }
 
     /// The objects that name this one as an owner, from the store: the graph may not have heard of
     /// all of them yet, since the events of one kind may come later than those of another.
-    async fn dependents(&self, owner: &Key, uid: &str) -> Result<Vec<(&'static Kind, Object)>, Error> {
+    async fn dependents(&self, owner: &Key, uid: &str) -> Result<Vec<(KindRef, Object)>, Error> {
         let scope = (!owner.namespace.is_empty()).then_some(owner.namespace.as_str());
         let mut dependents = Vec::new();
-        for kind in kinds::KINDS
-            .iter()
-            .copied()
-            .filter(|kind| scope.is_none() || kind.is_namespaced())
-        {
+        let stored = self.catalogue.stored().into_iter();
+        for kind in stored.filter(|kind| scope.is_none() || kind.is_namespaced()) {
             let list = self
                 .resources
                 .list(&kind.resource(), scope, At::Latest, None, None)
@@ -262,7 +296,7 @@ impl<'a> Collector<'a> {
                 list.objects
                     .into_iter()
                     .filter(names)
-                    .map(|object| (kind, object)),
+                    .map(|object| (Arc::clone(&kind), object)),
             );
         }
         Ok(dependents)
@@ -271,14 +305,15 @@ impl<'a> Collector<'a> {
     /// Deletes what is in the namespace, and lets it go once that is nothing.
     async fn empty(&self, namespace: &Key) -> Result<(), Error> {
         let mut is_empty = true;
-        for kind in kinds::KINDS.iter().copied().filter(|kind| kind.is_namespaced()) {
+        let stored = self.catalogue.stored().into_iter();
+        for kind in stored.filter(|kind| kind.is_namespaced()) {
             let scope = Some(namespace.name.as_str());
             let list = self
                 .resources
                 .list(&kind.resource(), scope, At::Latest, None, None)
                 .await;
             for object in list?.objects {
-                self.delete(kind, &object.key, &object.body).await?;
+                self.delete(&kind, &object.key, &object.body).await?;
                 is_empty &= self.resources.get(&object.key).await?.is_none();
             }
         }
@@ -295,7 +330,7 @@ impl<'a> Collector<'a> {
         .await
     }
 
-    async fn delete(&self, kind: &'static Kind, key: &Key, current: &Value) -> Result<(), Error> {
+    async fn delete(&self, kind: &KindRef, key: &Key, current: &Value) -> Result<(), Error> {
         if object::is_terminating(current) {
             return Ok(());
         }
@@ -308,7 +343,7 @@ impl<'a> Collector<'a> {
         }
     }
 
-    async fn disown(&self, kind: &'static Kind, key: &Key, gone: &BTreeSet<String>) -> Result<(), Error> {
+    async fn disown(&self, kind: &KindRef, key: &Key, gone: &BTreeSet<String>) -> Result<(), Error> {
         self.change(kind, key, |current| {
             let mut freed = current.clone();
             if let Some(Value::Array(owners)) = freed.pointer_mut("/metadata/ownerReferences") {
@@ -320,7 +355,7 @@ impl<'a> Collector<'a> {
         .await
     }
 
-    async fn remove_finalizer(&self, kind: &'static Kind, key: &Key, name: &str) -> Result<(), Error> {
+    async fn remove_finalizer(&self, kind: &KindRef, key: &Key, name: &str) -> Result<(), Error> {
         self.change(kind, key, |current| {
             let mut freed = current.clone();
             if let Some(Value::Array(finalizers)) = freed.pointer_mut("/metadata/finalizers") {
@@ -332,12 +367,7 @@ impl<'a> Collector<'a> {
         .await
     }
 
-    async fn change(
-        &self,
-        kind: &'static Kind,
-        key: &Key,
-        change: impl Fn(&Value) -> Value,
-    ) -> Result<(), Error> {
+    async fn change(&self, kind: &KindRef, key: &Key, change: impl Fn(&Value) -> Value) -> Result<(), Error> {
         match write::mutate(self.resources, kind, key, false, |current| Ok(change(current))).await {
             Ok(_) | Err(Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error),

@@ -4,5 +4,6 @@ pub(crate) mod delete;
 pub(crate) mod log;
 pub(crate) mod pod;
 pub(crate) mod read;
+pub(crate) mod stream;
 pub(crate) mod watch;
 pub(crate) mod write;

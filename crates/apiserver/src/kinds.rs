@@ -1,16 +1,37 @@
-//! The kinds that this server serves: one row of a table each. The engine knows no kind by name;
-//! what a kind has of its own is in its row, as data or as a function of [`crate::rules`] and
-//! [`crate::columns`].
+//! The kinds that this server serves. The engine knows no kind by name; what a kind has of its
+//! own is in its row, as data or as a function of [`crate::rules`] and [`crate::columns`].
+//!
+//! A row is one version of a kind. Rows that come with the server are in [`table`]; those of
+//! CustomResourceDefinitions come and go in the [`catalogue`].
 
+mod catalogue;
+mod event;
+mod table;
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use axum::response::Response;
 use coracle_store::resources::{GroupResource, Key};
-use k8s_openapi::api::{coordination::v1 as coordination, core::v1 as core};
+use futures::future::BoxFuture;
 use serde_json::Value;
 
+pub use self::catalogue::Catalogue;
+pub(crate) use self::table::NAMESPACES;
+#[cfg(test)]
+pub(crate) use self::table::{LEASES, PODS};
 use crate::{
-    columns::{self, Column},
-    rules::{self, Rules},
-    status::Subject,
+    columns::{self, Columns},
+    object,
+    rules::Rules,
+    server::Call,
+    status::{Error, Subject},
 };
+
+/// A kind, shared by whoever uses it. It outlives its removal from the catalogue.
+pub(crate) type KindRef = Arc<Kind>;
+
+/// Text that is either part of the program or of a definition.
+pub(crate) type Text = Cow<'static, str>;
 
 /// Whether a kind's objects live in namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +44,15 @@ pub(crate) enum Scope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subresource {
     Status,
+    Scale,
     Log,
     Binding,
     Eviction,
     Finalize,
+    Exec,
+    Attach,
+    PortForward,
+    Token,
 }
 
 impl Subresource {
@@ -34,47 +60,94 @@ impl Subresource {
     pub(crate) const fn segment(self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Scale => "scale",
             Self::Log => "log",
             Self::Binding => "binding",
             Self::Eviction => "eviction",
             Self::Finalize => "finalize",
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::PortForward => "portforward",
+            Self::Token => "token",
         }
+    }
+
+    /// Whether it is a connection to what a Pod runs, in both directions.
+    pub(crate) const fn is_stream(self) -> bool {
+        matches!(self, Self::Exec | Self::Attach | Self::PortForward)
     }
 }
 
 /// A field that field selectors may name.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Field {
     /// As selectors name it.
-    pub(crate) name: &'static str,
-    /// Where it is.
-    pub(crate) pointer: &'static str,
+    pub(crate) name: Text,
+    /// Where it is in what is stored.
+    pub(crate) pointer: Text,
     /// What its absence means.
     pub(crate) absent: &'static str,
 }
 
+/// A field whose absence is the same as empty text.
 const fn field(name: &'static str, pointer: &'static str) -> Field {
+    absent(name, pointer, "")
+}
+
+const fn absent(name: &'static str, pointer: &'static str, absent: &'static str) -> Field {
     Field {
-        name,
-        pointer,
-        absent: "",
+        name: Text::Borrowed(name),
+        pointer: Text::Borrowed(pointer),
+        absent,
     }
 }
 
-/// One kind.
-#[derive(Debug)]
+/// What the server does with a kind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Handling {
+    /// Its objects are kept.
+    Stored,
+    /// Its objects are kept, and not deleted many at a time.
+    StoredSingly,
+    /// It is a question: the function answers the object that was sent, and nothing is kept.
+    Answered(fn(Call, Value) -> BoxFuture<'static, Result<Response, Error>>),
+}
+
+/// How the objects of a version differ from what is stored.
+#[derive(Clone)]
+pub(crate) struct Storage {
+    /// The group that they are stored in.
+    pub(crate) group: Text,
+    /// The `apiVersion` that they are stored with.
+    pub(crate) api_version: String,
+    /// Makes an object of this version of a stored one. `apiVersion` is seen to.
+    pub(crate) read: fn(&mut Value),
+    /// Makes an object that can be stored of one of this version.
+    pub(crate) write: fn(&mut Value),
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Storage").field(&self.api_version).finish()
+    }
+}
+
+/// One version of one kind.
+#[derive(Debug, Clone)]
 pub(crate) struct Kind {
-    pub(crate) group: &'static str,
-    pub(crate) version: &'static str,
-    pub(crate) plural: &'static str,
-    pub(crate) singular: &'static str,
-    pub(crate) kind: &'static str,
-    pub(crate) short_names: &'static [&'static str],
-    pub(crate) categories: &'static [&'static str],
+    pub(crate) group: Text,
+    pub(crate) version: Text,
+    pub(crate) plural: Text,
+    pub(crate) singular: Text,
+    pub(crate) kind: Text,
+    pub(crate) list_kind: Text,
+    pub(crate) short_names: Vec<Text>,
+    pub(crate) categories: Vec<Text>,
     pub(crate) scope: Scope,
-    pub(crate) subresources: &'static [Subresource],
-    pub(crate) columns: &'static [Column],
-    pub(crate) fields: &'static [Field],
+    pub(crate) handling: Handling,
+    pub(crate) subresources: Vec<Subresource>,
+    pub(crate) columns: Columns,
+    pub(crate) fields: Vec<Field>,
     /// Whether `metadata.generation` counts changes of the spec.
     pub(crate) has_generation: bool,
     /// Whether DELETE answers with the object rather than with a `Status`.
@@ -82,34 +155,84 @@ pub(crate) struct Kind {
     /// The `conditions` of an object's row in a table.
     pub(crate) row_conditions: fn(&Value) -> Option<Value>,
     pub(crate) rules: Rules,
+    /// None when objects are stored as they are served.
+    pub(crate) storage: Option<Storage>,
 }
 
 impl Kind {
-    /// `v1`, `coordination.k8s.io/v1`.
-    pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
+    /// A kind with nothing of its own but its names, whose objects live in namespaces.
+    pub(crate) fn new(
+        (group, version): (impl Into<Text>, impl Into<Text>),
+        plural: impl Into<Text>,
+        singular: impl Into<Text>,
+        kind: impl Into<Text>,
+    ) -> Self {
+        let kind = kind.into();
+        Self {
+            group: group.into(),
+            version: version.into(),
+            plural: plural.into(),
+            singular: singular.into(),
+            list_kind: format!("{kind}List").into(),
+            kind,
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            scope: Scope::Namespaced,
+            handling: Handling::Stored,
+            subresources: Vec::new(),
+            columns: Columns::Fixed(columns::PLAIN),
+            fields: Vec::new(),
+            has_generation: false,
+            returns_deleted: false,
+            row_conditions: |_| None,
+            rules: Rules::NONE,
+            storage: None,
         }
     }
 
-    /// `PodList`.
-    pub(crate) fn list_kind(&self) -> String {
-        format!("{}List", self.kind)
+    /// `v1`, `coordination.k8s.io/v1`.
+    pub(crate) fn api_version(&self) -> String {
+        api_version(&self.group, &self.version)
     }
 
     pub(crate) fn is_namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
     }
 
+    /// Whether its objects are kept.
+    pub(crate) const fn is_stored(&self) -> bool {
+        !matches!(self.handling, Handling::Answered(_))
+    }
+
+    /// What can be done at its path, as discovery says it.
+    pub(crate) const fn verbs(&self) -> &'static [&'static str] {
+        match self.handling {
+            Handling::Stored => &[
+                "create",
+                "delete",
+                "deletecollection",
+                "get",
+                "list",
+                "patch",
+                "update",
+                "watch",
+            ],
+            Handling::StoredSingly => &["create", "delete", "get", "list", "patch", "update", "watch"],
+            Handling::Answered(_) => &["create"],
+        }
+    }
+
     pub(crate) fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
     }
 
-    /// The kind as the store names it.
+    /// The kind as the store names it, whatever the version.
     pub(crate) fn resource(&self) -> GroupResource {
-        GroupResource::new(self.group, self.plural)
+        let group = self
+            .storage
+            .as_ref()
+            .map_or(&self.group, |storage| &storage.group);
+        GroupResource::new(group.as_ref(), self.plural.as_ref())
     }
 
     /// An object of this kind as the store names it.
@@ -122,244 +245,48 @@ impl Kind {
     }
 
     /// An object of this kind as errors name it.
-    pub(crate) fn subject(&'static self, name: impl Into<String>) -> Subject {
+    pub(crate) fn subject(self: &Arc<Self>, name: impl Into<String>) -> Subject {
         Subject {
-            kind: self,
+            kind: Arc::clone(self),
             name: name.into(),
         }
     }
+
+    /// An object as this version has it, of one as it is stored.
+    pub(crate) fn served(&self, mut stored: Value) -> Value {
+        if let Some(storage) = &self.storage {
+            (storage.read)(&mut stored);
+            stamp(&mut stored, self.api_version());
+        }
+        stored
+    }
+
+    /// An object as it is stored, of one as this version has it.
+    pub(crate) fn stored(&self, mut served: Value) -> Value {
+        if let Some(storage) = &self.storage {
+            (storage.write)(&mut served);
+            stamp(&mut served, storage.api_version.clone());
+        }
+        served
+    }
 }
 
+fn stamp(object: &mut Value, api_version: String) {
+    object::as_map(object).insert("apiVersion".to_owned(), api_version.into());
+}
+
+/// `v1`, `coordination.k8s.io/v1`.
+pub(crate) fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
+}
+
+/// The same kind, in whatever version.
 impl PartialEq for Kind {
     fn eq(&self, other: &Self) -> bool {
-        (self.group, self.plural) == (other.group, other.plural)
+        (&self.group, &self.plural) == (&other.group, &other.plural)
     }
-}
-
-/// What most rows share.
-const ROW: Kind = Kind {
-    group: "",
-    version: "v1",
-    plural: "",
-    singular: "",
-    kind: "",
-    short_names: &[],
-    categories: &[],
-    scope: Scope::Namespaced,
-    subresources: &[],
-    columns: columns::PLAIN,
-    fields: &[],
-    has_generation: false,
-    returns_deleted: false,
-    row_conditions: |_| None,
-    rules: Rules::NONE,
-};
-
-/// The kind whose objects are namespaces.
-pub(crate) static NAMESPACES: Kind = Kind {
-    plural: "namespaces",
-    singular: "namespace",
-    kind: "Namespace",
-    short_names: &["ns"],
-    scope: Scope::Cluster,
-    subresources: &[Subresource::Status, Subresource::Finalize],
-    columns: columns::NAMESPACES,
-    fields: &[field("status.phase", "/status/phase")],
-    rules: rules::namespace::RULES,
-    ..ROW
-};
-
-/// The kind that nodes run.
-pub(crate) static PODS: Kind = Kind {
-    plural: "pods",
-    singular: "pod",
-    kind: "Pod",
-    short_names: &["po"],
-    categories: &["all"],
-    subresources: &[
-        Subresource::Status,
-        Subresource::Log,
-        Subresource::Binding,
-        Subresource::Eviction,
-    ],
-    columns: columns::PODS,
-    fields: &[
-        field("spec.nodeName", "/spec/nodeName"),
-        field("spec.restartPolicy", "/spec/restartPolicy"),
-        field("spec.schedulerName", "/spec/schedulerName"),
-        field("spec.serviceAccountName", "/spec/serviceAccountName"),
-        Field {
-            name: "spec.hostNetwork",
-            pointer: "/spec/hostNetwork",
-            absent: "false",
-        },
-        field("status.phase", "/status/phase"),
-        field("status.podIP", "/status/podIP"),
-        field("status.nominatedNodeName", "/status/nominatedNodeName"),
-    ],
-    has_generation: true,
-    returns_deleted: true,
-    row_conditions: columns::pod::conditions,
-    rules: rules::pod::RULES,
-    ..ROW
-};
-
-static CONFIG_MAPS: Kind = Kind {
-    plural: "configmaps",
-    singular: "configmap",
-    kind: "ConfigMap",
-    short_names: &["cm"],
-    columns: columns::CONFIG_MAPS,
-    rules: rules::settings::CONFIG_MAP,
-    ..ROW
-};
-
-static SECRETS: Kind = Kind {
-    plural: "secrets",
-    singular: "secret",
-    kind: "Secret",
-    columns: columns::SECRETS,
-    fields: &[field("type", "/type")],
-    rules: rules::settings::SECRET,
-    ..ROW
-};
-
-static SERVICE_ACCOUNTS: Kind = Kind {
-    plural: "serviceaccounts",
-    singular: "serviceaccount",
-    kind: "ServiceAccount",
-    short_names: &["sa"],
-    columns: columns::SERVICE_ACCOUNTS,
-    returns_deleted: true,
-    rules: Rules {
-        shape: rules::shape::<core::ServiceAccount>,
-        ..Rules::NONE
-    },
-    ..ROW
-};
-
-static EVENTS: Kind = Kind {
-    plural: "events",
-    singular: "event",
-    kind: "Event",
-    short_names: &["ev"],
-    columns: columns::EVENTS,
-    fields: &[
-        field("involvedObject.kind", "/involvedObject/kind"),
-        field("involvedObject.namespace", "/involvedObject/namespace"),
-        field("involvedObject.name", "/involvedObject/name"),
-        field("involvedObject.uid", "/involvedObject/uid"),
-        field("involvedObject.apiVersion", "/involvedObject/apiVersion"),
-        field(
-            "involvedObject.resourceVersion",
-            "/involvedObject/resourceVersion",
-        ),
-        field("involvedObject.fieldPath", "/involvedObject/fieldPath"),
-        field("reason", "/reason"),
-        field("reportingComponent", "/reportingComponent"),
-        field("source", "/source/component"),
-        field("type", "/type"),
-    ],
-    rules: Rules {
-        shape: rules::shape::<core::Event>,
-        ..Rules::NONE
-    },
-    ..ROW
-};
-
-static CLAIMS: Kind = Kind {
-    plural: "persistentvolumeclaims",
-    singular: "persistentvolumeclaim",
-    kind: "PersistentVolumeClaim",
-    short_names: &["pvc"],
-    subresources: &[Subresource::Status],
-    columns: columns::CLAIMS,
-    returns_deleted: true,
-    rules: rules::claim::RULES,
-    ..ROW
-};
-
-static NODES: Kind = Kind {
-    plural: "nodes",
-    singular: "node",
-    kind: "Node",
-    short_names: &["no"],
-    scope: Scope::Cluster,
-    subresources: &[Subresource::Status],
-    columns: columns::NODES,
-    fields: &[Field {
-        name: "spec.unschedulable",
-        pointer: "/spec/unschedulable",
-        absent: "false",
-    }],
-    // A kubelet registers its node together with what it knows of it.
-    rules: Rules {
-        shape: rules::shape::<core::Node>,
-        ..Rules::NONE
-    },
-    ..ROW
-};
-
-/// What leaders hold.
-pub(crate) static LEASES: Kind = Kind {
-    group: "coordination.k8s.io",
-    plural: "leases",
-    singular: "lease",
-    kind: "Lease",
-    columns: columns::LEASES,
-    rules: Rules {
-        shape: rules::shape::<coordination::Lease>,
-        ..Rules::NONE
-    },
-    ..ROW
-};
-
-/// Every kind, in the order that discovery lists them.
-pub(crate) static KINDS: &[&Kind] = &[
-    &CONFIG_MAPS,
-    &EVENTS,
-    &NAMESPACES,
-    &NODES,
-    &CLAIMS,
-    &PODS,
-    &SECRETS,
-    &SERVICE_ACCOUNTS,
-    &LEASES,
-];
-
-/// The kind served at this path.
-pub(crate) fn at_path(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    KINDS
-        .iter()
-        .copied()
-        .find(|kind| (kind.group, kind.version, kind.plural) == (group, version, plural))
-}
-
-/// The kind that an object or an owner reference names.
-pub(crate) fn named(api_version: &str, name: &str) -> Option<&'static Kind> {
-    KINDS
-        .iter()
-        .copied()
-        .find(|kind| kind.kind == name && kind.api_version() == api_version)
-}
-
-/// The kinds of one version of one group.
-pub(crate) fn of(group: &str, version: &str) -> impl Iterator<Item = &'static Kind> {
-    KINDS
-        .iter()
-        .copied()
-        .filter(move |kind| (kind.group, kind.version) == (group, version))
-}
-
-/// Every group but the core's, with its versions, in order of first appearance.
-pub(crate) fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut groups: Vec<(&'static str, Vec<&'static str>)> = Vec::new();
-    for kind in KINDS.iter().filter(|kind| !kind.group.is_empty()) {
-        match groups.iter_mut().find(|(group, _)| *group == kind.group) {
-            Some((_, versions)) if versions.contains(&kind.version) => {}
-            Some((_, versions)) => versions.push(kind.version),
-            None => groups.push((kind.group, vec![kind.version])),
-        }
-    }
-    groups
 }

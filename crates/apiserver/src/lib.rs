@@ -5,7 +5,7 @@
 //!
 //! - [`router`]: the API as an axum router; [`bootstrap`]: what must be there before it serves
 //! - [`collect_garbage`]: removes what has lost its owner, and empties namespaces that go
-//! - `kinds`: the table of kinds; `rules` and `columns`: what a row of it refers to
+//! - [`Catalogue`]: the kinds, from the table in `kinds`; `rules` and `columns`: what a row of it refers to
 //! - `request`, `negotiate`, `body`, `protobuf`, `selector`: reading requests
 //! - `admission`, `deletion`, `patch`, `validation`: deciding what a write does. Pure
 //! - `handlers`: the verbs; `render`, `status`: answers; `discovery`, `openapi`: what there is
@@ -40,15 +40,17 @@ use uuid::Uuid;
 
 pub use self::{
     gc::collect_garbage,
+    kinds::Catalogue,
     server::{Options, router},
 };
 
-/// Makes the namespaces that are always there. May be run again at any time.
+/// Makes the namespaces that are always there, and finds out which kinds are served. May be run
+/// again at any time.
 ///
 /// # Errors
 ///
 /// When the store fails.
-pub async fn bootstrap(resources: &Resources) -> Result<(), BootstrapError> {
+pub async fn bootstrap(resources: &Resources) -> Result<Catalogue, BootstrapError> {
     for name in rules::namespace::PERMANENT {
         let namespace = json!({"metadata": {"name": name}});
         let (kind, unknown) = (&kinds::NAMESPACES, admission::UnknownFields::Refuse);
@@ -59,7 +61,7 @@ pub async fn bootstrap(resources: &Resources) -> Result<(), BootstrapError> {
             Err(error) => return Err(BootstrapError::Store(error)),
         }
     }
-    Ok(())
+    Ok(Catalogue::default())
 }
 
 /// The API could not be made ready.

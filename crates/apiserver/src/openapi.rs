@@ -2,14 +2,19 @@
 //! `fieldValidation`. There are no schemas of fields here, so `kubectl explain` has nothing to
 //! tell, and `kubectl apply` merges by the types that it is built with.
 
-use axum::{extract::Path, response::Response};
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    kinds::{self, Kind},
+    kinds::{Catalogue, Kind},
     negotiate,
-    server::reply,
+    server::{Options, reply},
     status::Error,
 };
 
@@ -26,10 +31,10 @@ pub(crate) async fn v2(headers: HeaderMap) -> Result<Response, Error> {
 }
 
 /// Answers `/openapi/v3`.
-pub(crate) async fn index(headers: HeaderMap) -> Result<Response, Error> {
+pub(crate) async fn index(State(server): State<Arc<Options>>, headers: HeaderMap) -> Result<Response, Error> {
     negotiate::json_only(&headers)?;
     let mut paths = Map::new();
-    for path in documents() {
+    for path in documents(&server.catalogue) {
         let url = format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"));
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
@@ -37,7 +42,11 @@ pub(crate) async fn index(headers: HeaderMap) -> Result<Response, Error> {
 }
 
 /// Answers `/openapi/v3/{path}`.
-pub(crate) async fn document(Path(path): Path<String>, headers: HeaderMap) -> Result<Response, Error> {
+pub(crate) async fn document(
+    State(server): State<Arc<Options>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
     negotiate::json_only(&headers)?;
     let segments = path.split('/').collect::<Vec<_>>();
     let (group, version) = match segments.as_slice() {
@@ -46,7 +55,7 @@ pub(crate) async fn document(Path(path): Path<String>, headers: HeaderMap) -> Re
         _ => return Err(Error::NoSuchPath),
     };
     let mut paths = Map::new();
-    for kind in kinds::of(group, version) {
+    for kind in server.catalogue.of(group, version) {
         let scope = if kind.is_namespaced() {
             "namespaces/{namespace}/"
         } else {
@@ -68,7 +77,7 @@ pub(crate) async fn document(Path(path): Path<String>, headers: HeaderMap) -> Re
                 "requestBody": {"content": content},
                 "responses": {"200": {"description": "OK"}},
                 "x-kubernetes-action": action,
-                "x-kubernetes-group-version-kind": exchanged(kind),
+                "x-kubernetes-group-version-kind": exchanged(&kind),
             })
         };
         let json_body = ["application/json", "application/yaml"];
@@ -93,14 +102,12 @@ pub(crate) async fn document(Path(path): Path<String>, headers: HeaderMap) -> Re
     Ok(reply(StatusCode::OK, &document, false))
 }
 
-fn documents() -> Vec<String> {
-    let groups = kinds::groups();
-    let named = groups.iter().flat_map(|(group, versions)| {
-        versions
-            .iter()
-            .map(move |version| format!("apis/{group}/{version}"))
-    });
-    std::iter::once("api/v1".to_owned()).chain(named).collect()
+fn documents(catalogue: &Catalogue) -> Vec<String> {
+    let prefixed = |version: String| match version.as_str() {
+        "v1" => "api/v1".to_owned(),
+        _ => format!("apis/{version}"),
+    };
+    catalogue.api_versions().into_iter().map(prefixed).collect()
 }
 
 fn exchanged(kind: &Kind) -> Value {

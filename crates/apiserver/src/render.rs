@@ -5,7 +5,7 @@ use coracle_store::resources::Body;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::{kinds::Kind, negotiate::Form, request::Parameters, status::Error};
+use crate::{kinds::KindRef, negotiate::Form, request::Parameters, status::Error};
 
 /// What a row of a table carries of its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +16,9 @@ enum Include {
 }
 
 /// How to show objects of one kind.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct View {
-    kind: &'static Kind,
+    kind: KindRef,
     form: Form,
     include: Include,
 }
@@ -42,7 +42,7 @@ impl ListMetadata {
 }
 
 impl View {
-    pub(crate) fn new(kind: &'static Kind, form: Form, parameters: &Parameters) -> Result<Self, Error> {
+    pub(crate) fn new(kind: KindRef, form: Form, parameters: &Parameters) -> Result<Self, Error> {
         let include = match parameters.given("includeObject") {
             None | Some("Metadata") => Include::Metadata,
             Some("None") => Include::None,
@@ -60,7 +60,7 @@ impl View {
     /// One object.
     pub(crate) fn object(&self, object: Value, now: Timestamp) -> Value {
         match self.form {
-            Form::Object => object,
+            Form::Object => self.kind.served(object),
             Form::Metadata => partial(object),
             Form::Table => {
                 let revision = object
@@ -74,7 +74,7 @@ impl View {
 
     /// Whether objects are shown as they are stored.
     fn is_plain(&self) -> bool {
-        self.form == Form::Object
+        self.form == Form::Object && self.kind.storage.is_none()
     }
 
     /// One object as JSON. What is shown as it is stored is not parsed.
@@ -106,7 +106,7 @@ impl View {
     pub(crate) fn list(&self, metadata: ListMetadata, objects: Vec<Value>, now: Timestamp) -> Value {
         let metadata = metadata.value();
         let (kind, api_version) = match self.form {
-            Form::Object => (self.kind.list_kind(), self.kind.api_version()),
+            Form::Object => (self.kind.list_kind.clone().into_owned(), self.kind.api_version()),
             Form::Metadata => ("PartialObjectMetadataList".to_owned(), META.to_owned()),
             Form::Table => return self.table(metadata, objects, now),
         };
@@ -114,6 +114,9 @@ impl View {
             objects.into_iter().map(partial).collect()
         } else {
             objects
+                .into_iter()
+                .map(|object| self.kind.served(object))
+                .collect()
         };
         json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items})
     }
@@ -155,28 +158,17 @@ impl View {
     }
 
     fn table(&self, metadata: Value, objects: Vec<Value>, now: Timestamp) -> Value {
-        let columns = self.kind.columns;
-        let definitions = columns.iter().map(|column| {
-            json!({
-                "name": column.name,
-                "type": column.kind,
-                "format": column.format,
-                "description": "",
-                "priority": column.priority,
-            })
-        });
-        let definitions: Value = definitions.collect();
+        let columns = &self.kind.columns;
         let rows = objects.into_iter().map(|object| {
-            let cells: Value = columns.iter().map(|column| (column.cell)(&object, now)).collect();
             let mut row = Map::new();
-            row.insert("cells".to_owned(), cells);
+            row.insert("cells".to_owned(), columns.cells(&object, now));
             if let Some(conditions) = (self.kind.row_conditions)(&object) {
                 row.insert("conditions".to_owned(), conditions);
             }
             let carried = match self.include {
                 Include::None => Value::Null,
                 Include::Metadata => partial(object),
-                Include::Object => object,
+                Include::Object => self.kind.served(object),
             };
             row.insert("object".to_owned(), carried);
             Value::Object(row)
@@ -186,7 +178,7 @@ impl View {
             "kind": "Table",
             "apiVersion": META,
             "metadata": metadata,
-            "columnDefinitions": definitions,
+            "columnDefinitions": columns.definitions(),
             "rows": rows,
         })
     }
@@ -236,7 +228,7 @@ mod tests {
 
     fn view(form: Form, query: &str) -> View {
         let parameters = Parameters::parse(&format!("/x?{query}").parse().unwrap()).unwrap();
-        View::new(&PODS, form, &parameters).unwrap()
+        View::new(PODS.clone(), form, &parameters).unwrap()
     }
 
     fn pod() -> Value {

@@ -4,14 +4,14 @@ use axum::extract::Query;
 use http::Uri;
 
 use crate::{
-    kinds::{self, Kind, Subresource},
+    kinds::{Catalogue, KindRef, NAMESPACES, Subresource},
     status::Error,
 };
 
 /// What a path names.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Target {
-    pub(crate) kind: &'static Kind,
+    pub(crate) kind: KindRef,
     /// Empty for cluster-scoped kinds, and for all namespaces.
     pub(crate) namespace: String,
     /// Empty for a collection.
@@ -21,7 +21,7 @@ pub(crate) struct Target {
 
 impl Target {
     /// From the path of a request, percent-encoded as it came.
-    pub(crate) fn parse(path: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(catalogue: &Catalogue, path: &str) -> Result<Self, Error> {
         let segments = path
             .trim_matches('/')
             .split('/')
@@ -34,7 +34,7 @@ impl Target {
             ["apis", group, version, rest @ ..] if !group.is_empty() => (*group, *version, rest),
             _ => return Err(Error::NoSuchPath),
         };
-        let find = |plural: &str| kinds::at_path(group, version, plural).ok_or(Error::NoSuchPath);
+        let find = |plural: &str| catalogue.at_path(group, version, plural).ok_or(Error::NoSuchPath);
         let (kind, namespace, rest) = match rest {
             ["namespaces", namespace, plural, rest @ ..] if !is_part_of_namespace(group, plural) => {
                 let kind = find(plural)?;
@@ -86,7 +86,7 @@ impl Target {
 /// `namespaces/x/status` is a part of the namespace `x`, not a kind in it.
 fn is_part_of_namespace(group: &str, segment: &str) -> bool {
     group.is_empty()
-        && kinds::NAMESPACES
+        && NAMESPACES
             .subresources
             .iter()
             .any(|part| part.segment() == segment)
@@ -195,10 +195,10 @@ pub(crate) fn check_dry_run(value: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    fn parse(path: &str) -> Option<(&'static str, String, String, Option<Subresource>)> {
-        let target = Target::parse(path).ok()?;
+    fn parse(path: &str) -> Option<(String, String, String, Option<Subresource>)> {
+        let target = Target::parse(&Catalogue::default(), path).ok()?;
         Some((
-            target.kind.plural,
+            target.kind.plural.clone().into_owned(),
             target.namespace,
             target.name,
             target.subresource,
@@ -232,7 +232,12 @@ mod tests {
                 None,
             ),
         ] {
-            let expected = (plural, namespace.to_owned(), name.to_owned(), subresource);
+            let expected = (
+                plural.to_owned(),
+                namespace.to_owned(),
+                name.to_owned(),
+                subresource,
+            );
             assert_eq!(parse(path), Some(expected), "{path}");
         }
     }
@@ -244,11 +249,11 @@ mod tests {
             "/api/v2/pods",
             "/api/v1/pods/p",
             "/api/v1/namespaces/a/nodes",
-            "/api/v1/namespaces/a/pods/p/exec",
+            "/api/v1/namespaces/a/pods/p/scale",
             "/api/v1/namespaces/a/pods/p/log/x",
             "/api/v1/namespaces/a/widgets",
             "/api/v1/nodes/%zz",
-            "/apis/apps/v1/deployments",
+            "/apis/apps/v1beta1/deployments",
         ] {
             assert_eq!(parse(path), None, "{path}");
         }

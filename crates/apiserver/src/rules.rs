@@ -13,10 +13,14 @@ use serde_json::Value;
 
 use crate::{object, validation::Problems};
 
+/// The object as a type reads it: what is not in it is not known to the type.
+pub(crate) type Shape = fn(&Value) -> Result<Value, serde_json::Error>;
+
 /// The rules of a kind.
+#[derive(Clone)]
 pub(crate) struct Rules {
-    /// The object as the kind's type reads it: what is not in it is not known to the kind.
-    pub(crate) shape: fn(&Value) -> Result<Value, serde_json::Error>,
+    /// The object as the kind's type reads it.
+    pub(crate) shape: Shape,
     /// Fills in what was left out. Runs before every other rule, on create and on update.
     pub(crate) default: fn(&mut Value),
     /// The status of a new object. Without it, the object keeps the one it came with.
@@ -50,6 +54,20 @@ impl Rules {
         is_held: |_| false,
         names_are_labels: false,
     };
+
+    /// Of a kind whose objects only have to be of its type.
+    pub(crate) const fn of(shape: Shape) -> Self {
+        Self { shape, ..Self::NONE }
+    }
+
+    /// As [`Self::of`], and a new object has no status yet.
+    pub(crate) const fn with_status(shape: Shape) -> Self {
+        Self {
+            shape,
+            initial_status: Some(|_| Value::Object(serde_json::Map::new())),
+            ..Self::NONE
+        }
+    }
 }
 
 impl fmt::Debug for Rules {

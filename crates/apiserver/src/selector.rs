@@ -3,7 +3,10 @@
 
 use serde_json::Value;
 
-use crate::{kinds::Kind, status::Error};
+use crate::{
+    kinds::{Kind, Text},
+    status::Error,
+};
 
 /// Which objects are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +35,7 @@ enum Demand {
 /// A demand on one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FieldRequirement {
-    pointer: &'static str,
+    pointer: Text,
     absent: &'static str,
     value: String,
     is_equal: bool,
@@ -56,7 +59,7 @@ impl Selection {
     pub(crate) fn one(name: &str) -> Self {
         let value = name.to_owned();
         let name = FieldRequirement {
-            pointer: NAME.1,
+            pointer: Text::Borrowed(NAME.1),
             absent: "",
             value,
             is_equal: true,
@@ -81,7 +84,7 @@ impl Selection {
                 .and_then(Value::as_str);
             requirement.demand.admits(label)
         }) && self.fields.iter().all(|field| {
-            let value = match object.pointer(field.pointer) {
+            let value = match object.pointer(&field.pointer) {
                 Some(Value::String(text)) => text.clone(),
                 Some(Value::Null) | None => field.absent.to_owned(),
                 Some(other) => other.to_string(),
@@ -226,13 +229,13 @@ fn parse_field(kind: &Kind, term: &str) -> Result<FieldRequirement, Error> {
         )));
     };
     let (pointer, absent) = if name == NAME.0 {
-        (NAME.1, "")
+        (Text::Borrowed(NAME.1), "")
     } else if name == NAMESPACE.0 && kind.is_namespaced() {
-        (NAMESPACE.1, "")
+        (Text::Borrowed(NAMESPACE.1), "")
     } else if let Some(field) = kind.fields.iter().find(|field| field.name == name) {
-        (field.pointer, field.absent)
+        (field.pointer.clone(), field.absent)
     } else {
-        let known = kind.fields.iter().map(|field| field.name);
+        let known = kind.fields.iter().map(|field| &*field.name);
         let known = [NAME.0, NAMESPACE.0]
             .into_iter()
             .chain(known)

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     body, discovery, handlers,
-    kinds::{Kind, Subresource},
+    kinds::{Catalogue, Handling, KindRef, Subresource},
     negotiate, openapi,
     render::{ListMetadata, View},
     request::{Parameters, Target},
@@ -32,6 +32,8 @@ use crate::{
 pub struct Options {
     /// The objects.
     pub resources: Resources,
+    /// The kinds that are served: what [`bootstrap`](crate::bootstrap) found.
+    pub catalogue: Catalogue,
     /// The kubelet API of this machine's node, which streams logs:
     /// `GET /containerLogs/{namespace}/{pod}/{container}`.
     pub kubelet: Router,
@@ -86,16 +88,16 @@ pub(crate) struct Call {
 impl Call {
     fn new(server: Arc<Options>, parts: &mut Parts, now: Timestamp) -> Result<Self, Error> {
         Ok(Self {
-            server,
-            target: Target::parse(parts.uri.path())?,
+            target: Target::parse(&server.catalogue, parts.uri.path())?,
             parameters: Parameters::parse(&parts.uri)?,
             headers: std::mem::take(&mut parts.headers),
+            server,
             now,
         })
     }
 
-    pub(crate) fn kind(&self) -> &'static Kind {
-        self.target.kind
+    pub(crate) fn kind(&self) -> &KindRef {
+        &self.target.kind
     }
 
     pub(crate) fn resources(&self) -> &Resources {
@@ -109,7 +111,11 @@ impl Call {
 
     /// The form that the client accepts.
     pub(crate) fn view(&self) -> Result<View, Error> {
-        View::new(self.kind(), negotiate::form(&self.headers)?, &self.parameters)
+        View::new(
+            Arc::clone(self.kind()),
+            negotiate::form(&self.headers)?,
+            &self.parameters,
+        )
     }
 
     /// An object as the answer.
@@ -163,12 +169,18 @@ pub(crate) fn reply(code: StatusCode, value: &Value, is_pretty: bool) -> Respons
 
 async fn dispatch(State(server): State<Arc<Options>>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    match Call::new(server, &mut parts, Timestamp::now()) {
-        Ok(call) => serve(call, &parts.method, body)
-            .await
-            .unwrap_or_else(IntoResponse::into_response),
-        Err(error) => error.into_response(),
-    }
+    let call = match Call::new(server, &mut parts, Timestamp::now()) {
+        Ok(call) => call,
+        Err(error) => return error.into_response(),
+    };
+    let answer = if call.target.subresource.is_some_and(Subresource::is_stream) {
+        // The connection is taken over, so the request stays whole.
+        parts.headers.clone_from(&call.headers);
+        handlers::stream::connect(&call, Request::from_parts(parts, body)).await
+    } else {
+        serve(call, &parts.method, body).await
+    };
+    answer.unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn serve(call: Call, method: &Method, body: Body) -> Result<Response, Error> {
@@ -178,6 +190,15 @@ async fn serve(call: Call, method: &Method, body: Body) -> Result<Response, Erro
         body::read(body).await?
     };
     let is_collection = call.target.is_collection();
+    if let Handling::Answered(answer) = call.kind().handling {
+        return match *method {
+            Method::POST if is_collection => {
+                let question = body::decode_object(&call.headers, &bytes)?;
+                answer(call, question).await
+            }
+            _ => Err(Error::MethodNotAllowed),
+        };
+    }
     match (method.as_str(), call.target.subresource) {
         ("GET", None) if call.parameters.flag("watch") => handlers::watch::watch(call).await,
         ("GET" | "HEAD", None) if is_collection => handlers::read::list(&call).await,

@@ -11,22 +11,22 @@ use coracle_store::resources;
 use http::{StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use crate::{kinds::Kind, validation::Problems};
+use crate::{kinds::KindRef, validation::Problems};
 
 /// The kind and name that an error is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
-    pub(crate) kind: &'static Kind,
+    pub(crate) kind: KindRef,
     pub(crate) name: String,
 }
 
 impl Subject {
     fn qualified_resource(&self) -> String {
-        qualified(self.kind.plural, self.kind.group)
+        qualified(&self.kind.plural, &self.kind.group)
     }
 
     fn qualified_kind(&self) -> String {
-        qualified(self.kind.kind, self.kind.group)
+        qualified(&self.kind.kind, &self.kind.group)
     }
 }
 
@@ -113,7 +113,7 @@ impl Cause {
 }
 
 impl Error {
-    pub(crate) fn not_found(kind: &'static Kind, name: impl Into<String>) -> Self {
+    pub(crate) fn not_found(kind: &KindRef, name: impl Into<String>) -> Self {
         Self::NotFound(kind.subject(name))
     }
 
@@ -121,7 +121,7 @@ impl Error {
         Self::BadRequest(message.into())
     }
 
-    pub(crate) fn conflict(kind: &'static Kind, name: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn conflict(kind: &KindRef, name: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Conflict {
             subject: kind.subject(name),
             why: why.into(),
@@ -129,7 +129,7 @@ impl Error {
     }
 
     /// The conflict of optimistic concurrency: the object moved on.
-    pub(crate) fn modified(kind: &'static Kind, name: impl Into<String>) -> Self {
+    pub(crate) fn modified(kind: &KindRef, name: impl Into<String>) -> Self {
         let why =
             "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(kind, name, why)
@@ -189,14 +189,14 @@ impl Error {
         if let Some(subject) = subject {
             details.insert("name".to_owned(), subject.name.as_str().into());
             if !subject.kind.group.is_empty() {
-                details.insert("group".to_owned(), subject.kind.group.into());
+                details.insert("group".to_owned(), (*subject.kind.group).into());
             }
             let kind = if noun {
-                subject.kind.kind
+                &subject.kind.kind
             } else {
-                subject.kind.plural
+                &subject.kind.plural
             };
-            details.insert("kind".to_owned(), kind.into());
+            details.insert("kind".to_owned(), (**kind).into());
         }
         match self {
             Self::Invalid { problems, .. } => {
@@ -263,9 +263,9 @@ pub(crate) fn success(subject: Option<(&Subject, &str)>) -> Value {
     if let Some((subject, uid)) = subject {
         let mut details = json!({"name": subject.name});
         if !subject.kind.group.is_empty() {
-            details["group"] = subject.kind.group.into();
+            details["group"] = (*subject.kind.group).into();
         }
-        details["kind"] = subject.kind.plural.into();
+        details["kind"] = (*subject.kind.plural).into();
         if !uid.is_empty() {
             details["uid"] = uid.into();
         }

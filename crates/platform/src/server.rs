@@ -103,7 +103,7 @@ impl Server {
             source,
         })?;
         let store = Store::open(Location::File(data_dir.path().join("coracle.db"))).await?;
-        coracle_apiserver::bootstrap(store.resources())
+        let catalogue = coracle_apiserver::bootstrap(store.resources())
             .await
             .map_err(Error::Bootstrap)?;
 
@@ -123,6 +123,7 @@ impl Server {
         .map_err(Error::Node)?;
         let kubernetes = coracle_apiserver::router(coracle_apiserver::Options {
             resources: store.resources().clone(),
+            catalogue: catalogue.clone(),
             kubelet: node.kubelet(),
             node_name,
             stop: stop.clone(),
@@ -157,7 +158,8 @@ impl Server {
 
         let mut parts = JoinSet::new();
         parts.spawn(serve(listener, router, stop.clone()));
-        let collector = coracle_apiserver::collect_garbage(store.resources().clone(), stop.clone());
+        let collector =
+            coracle_apiserver::collect_garbage(store.resources().clone(), catalogue, stop.clone());
         parts.spawn(collector);
         let node_stop = stop.clone();
         parts.spawn(async move {

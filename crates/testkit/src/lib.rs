@@ -45,9 +45,10 @@ impl Bench {
     /// Everything in memory, the engine at work.
     pub async fn start() -> Self {
         let store = Store::open(Location::Memory).await.unwrap();
-        coracle_apiserver::bootstrap(store.resources()).await.unwrap();
+        let catalogue = coracle_apiserver::bootstrap(store.resources()).await.unwrap();
         let router = coracle_apiserver::router(coracle_apiserver::Options {
             resources: store.resources().clone(),
+            catalogue,
             kubelet: Router::new(),
             node_name: "fake".to_owned(),
             stop: CancellationToken::new(),

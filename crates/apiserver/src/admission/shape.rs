@@ -30,7 +30,7 @@ impl UnknownFields {
 /// Makes the object one of its kind, or says why it is not.
 pub(super) fn conform(kind: &Kind, object: &mut Value, unknown: UnknownFields) -> Result<(), Error> {
     let refuse = |why: &str| {
-        let (version, kind) = (kind.version, kind.kind);
+        let (version, kind) = (&kind.version, &kind.kind);
         Error::BadRequest(format!(
             "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
         ))

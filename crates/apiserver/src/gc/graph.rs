@@ -1,12 +1,15 @@
 //! Who owns whom, and which namespaces are going, as far as events have told.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use coracle_store::resources::Key;
 use serde_json::Value;
 
 use crate::{
-    kinds::{Kind, NAMESPACES},
+    kinds::{KindRef, NAMESPACES},
     object,
 };
 
@@ -37,7 +40,7 @@ pub(super) fn owners(object: &Value) -> Vec<Owner> {
 
 #[derive(Debug)]
 struct Node {
-    kind: &'static Kind,
+    kind: KindRef,
     key: Key,
     owners: BTreeSet<String>,
     is_leaving: bool,
@@ -63,14 +66,14 @@ pub(super) struct Removed {
 
 impl Graph {
     /// Takes note of the object. Returns whether it is new, or has other owners than before.
-    pub(super) fn put(&mut self, kind: &'static Kind, object: &Value) -> bool {
+    pub(super) fn put(&mut self, kind: &KindRef, object: &Value) -> bool {
         let uid = object::uid(object).to_owned();
         let key = kind.key(object::namespace(object), object::name(object));
         let owners = owners(object)
             .into_iter()
             .map(|owner| owner.uid)
             .collect::<BTreeSet<_>>();
-        if *kind == NAMESPACES {
+        if *kind == *NAMESPACES {
             self.namespaces.insert(key.name.clone(), uid.clone());
         }
         let before = self.nodes.get(&uid).map(|node| &node.owners);
@@ -95,7 +98,7 @@ impl Graph {
         self.nodes.insert(
             uid,
             Node {
-                kind,
+                kind: Arc::clone(kind),
                 key,
                 owners,
                 is_leaving,
@@ -116,7 +119,7 @@ impl Graph {
         for owner in &node.owners {
             forget(&mut self.dependents, owner, uid);
         }
-        if *node.kind == NAMESPACES
+        if node.kind == *NAMESPACES
             && self
                 .namespaces
                 .get(&node.key.name)
@@ -137,8 +140,10 @@ impl Graph {
     }
 
     /// Where the object is.
-    pub(super) fn get(&self, uid: &str) -> Option<(&'static Kind, Key)> {
-        self.nodes.get(uid).map(|node| (node.kind, node.key.clone()))
+    pub(super) fn get(&self, uid: &str) -> Option<(KindRef, Key)> {
+        self.nodes
+            .get(uid)
+            .map(|node| (Arc::clone(&node.kind), node.key.clone()))
     }
 
     /// The objects that name this one as an owner.

@@ -32,15 +32,7 @@ pub(crate) async fn log(call: &Call) -> Result<Response, Error> {
         // It has not run anywhere, so it has said nothing.
         return Ok(empty());
     }
-    if node != call.server.node_name {
-        return Err(Error::Kubelet {
-            code: StatusCode::SERVICE_UNAVAILABLE,
-            message: format!(
-                "pod {name} is on node \"{node}\", whose logs cannot be reached from node \"{}\"",
-                call.server.node_name
-            ),
-        });
-    }
+    check_node(call, node)?;
     let namespace = &call.target.namespace;
     let uri = format!("/containerLogs/{namespace}/{name}/{container}{query}");
     let request = Request::get(uri).body(Body::empty());
@@ -68,6 +60,18 @@ pub(crate) async fn log(call: &Call) -> Result<Response, Error> {
     Err(Error::Kubelet { code, message })
 }
 
+/// The Pod must be on this machine's node.
+pub(super) fn check_node(call: &Call, node: &str) -> Result<(), Error> {
+    let (name, own) = (&call.target.name, &call.server.node_name);
+    if node == own {
+        return Ok(());
+    }
+    Err(Error::Kubelet {
+        code: StatusCode::SERVICE_UNAVAILABLE,
+        message: format!("pod {name} is on node \"{node}\", which cannot be reached from node \"{own}\""),
+    })
+}
+
 fn empty() -> Response {
     let mut response = Response::new(Body::empty());
     response.headers_mut().insert(
@@ -78,7 +82,7 @@ fn empty() -> Response {
 }
 
 /// The container that is meant: the one asked for, or the only one.
-fn container<'a>(pod: &'a Value, asked: &str) -> Result<&'a str, Error> {
+pub(super) fn container<'a>(pod: &'a Value, asked: &str) -> Result<&'a str, Error> {
     let name = object::name(pod);
     let names = |pointer: &str| {
         object::list(pod, pointer)

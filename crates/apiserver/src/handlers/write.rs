@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     admission::{self, UnknownFields},
     body, deletion,
-    kinds::{self, Kind},
+    kinds::{KindRef, NAMESPACES},
     object,
     patch::Patch,
     server::Call,
@@ -50,10 +50,10 @@ async fn store(call: &Call, key: Key, admitted: Value, is_dry: bool) -> Result<B
     if is_dry {
         return match call.resources().get(&key).await? {
             Some(_) => Err(exists(&key)),
-            None => Ok(admitted.into()),
+            None => Ok(kind.stored(admitted).into()),
         };
     }
-    match call.resources().create(key, admitted).await {
+    match call.resources().create(key, kind.stored(admitted)).await {
         Ok(object) => Ok(object.body),
         Err(resources::Error::AlreadyExists { key }) => Err(exists(&key)),
         Err(error) => Err(error.into()),
@@ -65,9 +65,9 @@ async fn check_namespace(call: &Call, key: &Key) -> Result<(), Error> {
     if key.namespace.is_empty() {
         return Ok(());
     }
-    let namespace = kinds::NAMESPACES.key("", &key.namespace);
+    let namespace = NAMESPACES.key("", &key.namespace);
     let found = call.resources().get(&namespace).await?;
-    let found = found.ok_or_else(|| Error::not_found(&kinds::NAMESPACES, &key.namespace))?;
+    let found = found.ok_or_else(|| Error::not_found(&NAMESPACES, &key.namespace))?;
     if !object::is_terminating(&found.body) {
         return Ok(());
     }
@@ -106,7 +106,9 @@ async fn change(call: &Call, change: impl Fn(&Value) -> Result<Value, Error>) ->
     let unknown = UnknownFields::parse(&call.parameters)?;
     let (kind, part) = (call.kind(), call.target.subresource);
     let changed = mutate(call.resources(), kind, &call.key(), is_dry, |current| {
-        admission::update(kind, part, current, change(current)?, unknown)
+        let current = kind.served(current.clone());
+        let changed = admission::update(kind, part, &current, change(&current)?, unknown)?;
+        Ok(kind.stored(changed))
     })
     .await?;
     Ok(call.show(StatusCode::OK, &view, &changed.body))
@@ -116,7 +118,7 @@ async fn change(call: &Call, change: impl Fn(&Value) -> Result<Value, Error>) ->
 /// goes.
 pub(crate) async fn mutate(
     resources: &resources::Resources,
-    kind: &'static Kind,
+    kind: &KindRef,
     key: &Key,
     is_dry: bool,
     change: impl Fn(&Value) -> Result<Value, Error>,

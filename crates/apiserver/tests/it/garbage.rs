@@ -34,7 +34,11 @@ async fn what_lost_its_owner_before_the_start_is_found() {
     // One of the same name is not the same.
     api.create(PODS, &pod("root")).await;
     let mut events = api.watch(&format!("{CONFIG_MAPS}?watch=true")).await;
-    tokio::spawn(collect_garbage(api.resources().clone(), api.stop.clone()));
+    tokio::spawn(collect_garbage(
+        api.resources().clone(),
+        api.catalogue.clone(),
+        api.stop.clone(),
+    ));
     events.until_deleted("child").await;
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{Router, body::Body, response::Response};
-use coracle_apiserver::{Options, bootstrap, collect_garbage, router};
+use coracle_apiserver::{Catalogue, Options, bootstrap, collect_garbage, router};
 use coracle_store::{Location, Store, resources::Resources};
 use futures::StreamExt as _;
 use http::{Request, StatusCode, header};
@@ -25,6 +25,7 @@ pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
 pub(crate) struct Api {
     pub(crate) router: Router,
     pub(crate) stop: CancellationToken,
+    pub(crate) catalogue: Catalogue,
     store: Store,
 }
 
@@ -36,10 +37,11 @@ impl Api {
     pub(crate) async fn with_kubelet(kubelet: Router) -> Self {
         let store = Store::open(Location::Memory).await.unwrap();
         let resources = store.resources().clone();
-        bootstrap(&resources).await.unwrap();
+        let catalogue = bootstrap(&resources).await.unwrap();
         let stop = CancellationToken::new();
         let options = Options {
             resources,
+            catalogue: catalogue.clone(),
             kubelet,
             node_name: NODE.to_owned(),
             stop: stop.clone(),
@@ -47,6 +49,7 @@ impl Api {
         Self {
             router: router(options),
             stop,
+            catalogue,
             store,
         }
     }
@@ -54,7 +57,11 @@ impl Api {
     /// With the garbage collector at work.
     pub(crate) async fn collecting() -> Self {
         let api = Self::new().await;
-        tokio::spawn(collect_garbage(api.resources().clone(), api.stop.clone()));
+        tokio::spawn(collect_garbage(
+            api.resources().clone(),
+            api.catalogue.clone(),
+            api.stop.clone(),
+        ));
         api
     }
 

@@ -32,6 +32,7 @@ pub(crate) struct Machine {
     pub(crate) folder: TempDir,
     router: Arc<OnceLock<Router>>,
     store: Store,
+    catalogue: coracle_apiserver::Catalogue,
     node: Option<(CancellationToken, JoinHandle<Result<(), Error>>)>,
     isolation: Isolation,
 }
@@ -43,7 +44,7 @@ impl Machine {
 
     pub(crate) async fn start_with(isolation: Isolation) -> Self {
         let store = Store::open(Location::Memory).await.unwrap();
-        coracle_apiserver::bootstrap(store.resources()).await.unwrap();
+        let catalogue = coracle_apiserver::bootstrap(store.resources()).await.unwrap();
         let router: Arc<OnceLock<Router>> = Arc::default();
         let served = Arc::clone(&router);
         let service = service_fn(move |request: axum::http::Request<kube::client::Body>| {
@@ -56,6 +57,7 @@ impl Machine {
             folder: TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
             router,
             store,
+            catalogue,
             node: None,
             isolation,
         };
@@ -78,6 +80,7 @@ impl Machine {
         .with_host_paths(vec![self.folder.path().join("allowed")]);
         let options = coracle_apiserver::Options {
             resources: self.store.resources().clone(),
+            catalogue: self.catalogue.clone(),
             kubelet: node.kubelet(),
             node_name: NODE.to_owned(),
             stop: CancellationToken::new(),

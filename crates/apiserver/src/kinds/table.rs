@@ -1,0 +1,361 @@
+//! The kinds that come with the server: one row each.
+
+use std::sync::{Arc, LazyLock};
+
+use k8s_openapi::{
+    api::{
+        apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core,
+        discovery::v1 as discovery, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
+        storage::v1 as storage,
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
+};
+
+use super::{Field, Handling, Kind, KindRef, Scope, Storage, Subresource, Text, absent, event, field};
+use crate::{
+    columns::{self, Columns},
+    rules::{self, Rules},
+};
+
+/// The kind whose objects are namespaces.
+pub(crate) static NAMESPACES: LazyLock<KindRef> = LazyLock::new(|| {
+    Arc::new(Kind {
+        short_names: texts(["ns"]),
+        scope: Scope::Cluster,
+        handling: Handling::StoredSingly,
+        subresources: vec![Subresource::Status, Subresource::Finalize],
+        columns: Columns::Fixed(columns::NAMESPACES),
+        fields: vec![field("status.phase", "/status/phase")],
+        rules: rules::namespace::RULES,
+        ..Kind::new(("", "v1"), "namespaces", "namespace", "Namespace")
+    })
+});
+
+/// The kind that nodes run.
+pub(crate) static PODS: LazyLock<KindRef> = LazyLock::new(|| {
+    Arc::new(Kind {
+        short_names: texts(["po"]),
+        categories: texts(["all"]),
+        subresources: vec![
+            Subresource::Status,
+            Subresource::Log,
+            Subresource::Binding,
+            Subresource::Eviction,
+            Subresource::Exec,
+            Subresource::Attach,
+            Subresource::PortForward,
+        ],
+        columns: Columns::Fixed(columns::PODS),
+        fields: vec![
+            field("spec.nodeName", "/spec/nodeName"),
+            field("spec.restartPolicy", "/spec/restartPolicy"),
+            field("spec.schedulerName", "/spec/schedulerName"),
+            field("spec.serviceAccountName", "/spec/serviceAccountName"),
+            absent("spec.hostNetwork", "/spec/hostNetwork", "false"),
+            field("status.phase", "/status/phase"),
+            field("status.podIP", "/status/podIP"),
+            field("status.nominatedNodeName", "/status/nominatedNodeName"),
+        ],
+        has_generation: true,
+        returns_deleted: true,
+        row_conditions: columns::pod::conditions,
+        rules: rules::pod::RULES,
+        ..Kind::new(("", "v1"), "pods", "pod", "Pod")
+    })
+});
+
+/// What leaders hold.
+pub(crate) static LEASES: LazyLock<KindRef> = LazyLock::new(|| {
+    Arc::new(Kind {
+        columns: Columns::Fixed(columns::LEASES),
+        rules: Rules::of(rules::shape::<coordination::Lease>),
+        ..Kind::new(("coordination.k8s.io", "v1"), "leases", "lease", "Lease")
+    })
+});
+
+/// Every kind, in the order that discovery lists them.
+pub(super) fn built_in() -> Vec<KindRef> {
+    let own = [
+        core_kinds(),
+        apps_kinds(),
+        batch_kinds(),
+        access_kinds(),
+        other_kinds(),
+    ];
+    let shared = [&NAMESPACES, &PODS, &LEASES].map(|kind| Arc::clone(kind));
+    shared
+        .into_iter()
+        .chain(own.into_iter().flatten().map(Arc::new))
+        .collect()
+}
+
+fn core_kinds() -> Vec<Kind> {
+    let core = |plural: &'static str, singular: &'static str, kind: &'static str| {
+        Kind::new(("", "v1"), plural, singular, kind)
+    };
+    vec![
+        Kind {
+            short_names: texts(["cm"]),
+            columns: Columns::Fixed(columns::CONFIG_MAPS),
+            rules: rules::settings::CONFIG_MAP,
+            ..core("configmaps", "configmap", "ConfigMap")
+        },
+        Kind {
+            short_names: texts(["ep"]),
+            rules: Rules::of(rules::shape::<core::Endpoints>),
+            ..core("endpoints", "endpoints", "Endpoints")
+        },
+        Kind {
+            short_names: texts(["ev"]),
+            columns: Columns::Fixed(columns::EVENTS),
+            fields: event_fields(["involvedObject", "reportingComponent"], "source"),
+            rules: Rules::of(rules::shape::<core::Event>),
+            ..core("events", "event", "Event")
+        },
+        Kind {
+            short_names: texts(["limits"]),
+            rules: Rules::of(rules::shape::<core::LimitRange>),
+            ..core("limitranges", "limitrange", "LimitRange")
+        },
+        Kind {
+            short_names: texts(["no"]),
+            scope: Scope::Cluster,
+            subresources: vec![Subresource::Status],
+            columns: Columns::Fixed(columns::NODES),
+            fields: vec![absent("spec.unschedulable", "/spec/unschedulable", "false")],
+            // A kubelet registers its node together with what it knows of it.
+            rules: Rules::of(rules::shape::<core::Node>),
+            ..core("nodes", "node", "Node")
+        },
+        Kind {
+            short_names: texts(["pvc"]),
+            subresources: vec![Subresource::Status],
+            columns: Columns::Fixed(columns::CLAIMS),
+            returns_deleted: true,
+            rules: rules::claim::RULES,
+            ..core(
+                "persistentvolumeclaims",
+                "persistentvolumeclaim",
+                "PersistentVolumeClaim",
+            )
+        },
+        Kind {
+            short_names: texts(["pv"]),
+            scope: Scope::Cluster,
+            subresources: vec![Subresource::Status],
+            returns_deleted: true,
+            rules: Rules::with_status(rules::shape::<core::PersistentVolume>),
+            ..core("persistentvolumes", "persistentvolume", "PersistentVolume")
+        },
+        Kind {
+            short_names: texts(["quota"]),
+            subresources: vec![Subresource::Status],
+            returns_deleted: true,
+            rules: Rules::with_status(rules::shape::<core::ResourceQuota>),
+            ..core("resourcequotas", "resourcequota", "ResourceQuota")
+        },
+        Kind {
+            columns: Columns::Fixed(columns::SECRETS),
+            fields: vec![field("type", "/type")],
+            rules: rules::settings::SECRET,
+            ..core("secrets", "secret", "Secret")
+        },
+        Kind {
+            short_names: texts(["sa"]),
+            subresources: vec![Subresource::Token],
+            columns: Columns::Fixed(columns::SERVICE_ACCOUNTS),
+            returns_deleted: true,
+            rules: Rules::of(rules::shape::<core::ServiceAccount>),
+            ..core("serviceaccounts", "serviceaccount", "ServiceAccount")
+        },
+        Kind {
+            short_names: texts(["svc"]),
+            categories: texts(["all"]),
+            subresources: vec![Subresource::Status],
+            fields: vec![
+                field("spec.clusterIP", "/spec/clusterIP"),
+                field("spec.type", "/spec/type"),
+            ],
+            returns_deleted: true,
+            rules: Rules::with_status(rules::shape::<core::Service>),
+            ..core("services", "service", "Service")
+        },
+    ]
+}
+
+fn apps_kinds() -> Vec<Kind> {
+    let scaled =
+        |plural: &'static str, singular: &'static str, kind: &'static str, short: &'static str| Kind {
+            short_names: texts([short]),
+            categories: texts(["all"]),
+            subresources: vec![Subresource::Status, Subresource::Scale],
+            has_generation: true,
+            ..Kind::new(("apps", "v1"), plural, singular, kind)
+        };
+    vec![
+        Kind {
+            rules: Rules::with_status(rules::shape::<apps::Deployment>),
+            ..scaled("deployments", "deployment", "Deployment", "deploy")
+        },
+        Kind {
+            fields: vec![absent("status.replicas", "/status/replicas", "0")],
+            rules: Rules::with_status(rules::shape::<apps::ReplicaSet>),
+            ..scaled("replicasets", "replicaset", "ReplicaSet", "rs")
+        },
+        Kind {
+            rules: Rules::with_status(rules::shape::<apps::StatefulSet>),
+            ..scaled("statefulsets", "statefulset", "StatefulSet", "sts")
+        },
+    ]
+}
+
+fn batch_kinds() -> Vec<Kind> {
+    let batch = |plural: &'static str, singular: &'static str, kind: &'static str| Kind {
+        categories: texts(["all"]),
+        subresources: vec![Subresource::Status],
+        has_generation: true,
+        ..Kind::new(("batch", "v1"), plural, singular, kind)
+    };
+    vec![
+        Kind {
+            short_names: texts(["cj"]),
+            rules: Rules::with_status(rules::shape::<batch::CronJob>),
+            ..batch("cronjobs", "cronjob", "CronJob")
+        },
+        Kind {
+            fields: vec![absent("status.successful", "/status/succeeded", "0")],
+            rules: Rules::with_status(rules::shape::<batch::Job>),
+            ..batch("jobs", "job", "Job")
+        },
+    ]
+}
+
+fn access_kinds() -> Vec<Kind> {
+    let rbac = |plural: &'static str, singular: &'static str, kind: &'static str| {
+        Kind::new(("rbac.authorization.k8s.io", "v1"), plural, singular, kind)
+    };
+    vec![
+        Kind {
+            scope: Scope::Cluster,
+            rules: Rules::of(rules::shape::<rbac::ClusterRoleBinding>),
+            ..rbac("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding")
+        },
+        Kind {
+            scope: Scope::Cluster,
+            rules: Rules::of(rules::shape::<rbac::ClusterRole>),
+            ..rbac("clusterroles", "clusterrole", "ClusterRole")
+        },
+        Kind {
+            rules: Rules::of(rules::shape::<rbac::RoleBinding>),
+            ..rbac("rolebindings", "rolebinding", "RoleBinding")
+        },
+        Kind {
+            rules: Rules::of(rules::shape::<rbac::Role>),
+            ..rbac("roles", "role", "Role")
+        },
+    ]
+}
+
+fn other_kinds() -> Vec<Kind> {
+    vec![
+        Kind {
+            short_names: texts(["crd", "crds"]),
+            categories: texts(["api-extensions"]),
+            scope: Scope::Cluster,
+            subresources: vec![Subresource::Status],
+            has_generation: true,
+            rules: Rules::with_status(rules::shape::<apiextensions::CustomResourceDefinition>),
+            ..Kind::new(
+                ("apiextensions.k8s.io", "v1"),
+                "customresourcedefinitions",
+                "customresourcedefinition",
+                "CustomResourceDefinition",
+            )
+        },
+        Kind {
+            rules: Rules::of(rules::shape::<discovery::EndpointSlice>),
+            ..Kind::new(
+                ("discovery.k8s.io", "v1"),
+                "endpointslices",
+                "endpointslice",
+                "EndpointSlice",
+            )
+        },
+        Kind {
+            short_names: texts(["ev"]),
+            columns: Columns::Fixed(columns::EVENTS),
+            fields: event_fields(["regarding", "reportingController"], "deprecatedSource"),
+            rules: Rules::of(rules::shape::<k8s_openapi::api::events::v1::Event>),
+            storage: Some(Storage {
+                group: Text::Borrowed(""),
+                api_version: "v1".to_owned(),
+                read: event::from_core,
+                write: event::to_core,
+            }),
+            ..Kind::new(("events.k8s.io", "v1"), "events", "event", "Event")
+        },
+        Kind {
+            short_names: texts(["pdb"]),
+            subresources: vec![Subresource::Status],
+            has_generation: true,
+            rules: Rules::with_status(rules::shape::<policy::PodDisruptionBudget>),
+            ..Kind::new(
+                ("policy", "v1"),
+                "poddisruptionbudgets",
+                "poddisruptionbudget",
+                "PodDisruptionBudget",
+            )
+        },
+        Kind {
+            short_names: texts(["pc"]),
+            scope: Scope::Cluster,
+            rules: Rules::of(rules::shape::<scheduling::PriorityClass>),
+            ..Kind::new(
+                ("scheduling.k8s.io", "v1"),
+                "priorityclasses",
+                "priorityclass",
+                "PriorityClass",
+            )
+        },
+        Kind {
+            short_names: texts(["sc"]),
+            scope: Scope::Cluster,
+            returns_deleted: true,
+            rules: Rules::of(rules::shape::<storage::StorageClass>),
+            ..Kind::new(
+                ("storage.k8s.io", "v1"),
+                "storageclasses",
+                "storageclass",
+                "StorageClass",
+            )
+        },
+    ]
+}
+
+fn texts<const N: usize>(texts: [&'static str; N]) -> Vec<Text> {
+    texts.map(Text::Borrowed).into()
+}
+
+/// The fields of an event, as the version that names two of them so calls them.
+fn event_fields([regarding, controller]: [&'static str; 2], source: &'static str) -> Vec<Field> {
+    let parts = [
+        ("kind", "/involvedObject/kind"),
+        ("namespace", "/involvedObject/namespace"),
+        ("name", "/involvedObject/name"),
+        ("uid", "/involvedObject/uid"),
+        ("apiVersion", "/involvedObject/apiVersion"),
+        ("resourceVersion", "/involvedObject/resourceVersion"),
+        ("fieldPath", "/involvedObject/fieldPath"),
+    ];
+    let parts = parts.map(|(part, pointer)| Field {
+        name: format!("{regarding}.{part}").into(),
+        ..field("", pointer)
+    });
+    let others = [
+        field("reason", "/reason"),
+        field(controller, "/reportingComponent"),
+        field(source, "/source/component"),
+        field("type", "/type"),
+    ];
+    parts.into_iter().chain(others).collect()
+}
