@@ -21,8 +21,8 @@ async fn resources_are_listed_with_what_can_be_done_to_them() {
     assert_eq!(find("namespaces")["namespaced"], false);
     let leases = api.get("/apis/coordination.k8s.io/v1").await;
     assert_eq!(leases["groupVersion"], "coordination.k8s.io/v1");
-    api.expect(404, get("/apis/apps/v1")).await;
-    api.expect(404, get("/apis/apps")).await;
+    api.expect(404, get("/apis/apps/v1beta1")).await;
+    api.expect(404, get("/apis/extensions")).await;
 }
 
 #[tokio::test]

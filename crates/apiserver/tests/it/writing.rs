@@ -231,7 +231,7 @@ async fn what_is_not_there_says_so() {
         api.expect(404, get(&format!("{PODS}/p"))).await["message"],
         "pods \"p\" not found"
     );
-    let nothing = api.expect(404, get("/apis/apps/v1/deployments")).await;
+    let nothing = api.expect(404, get("/apis/apps/v1beta1/deployments")).await;
     assert_eq!(
         nothing["message"],
         "the server could not find the requested resource"
