@@ -10,6 +10,7 @@
 //! pod                 one worker per Pod: volumes, environment, containers, status
 //! environments        from an image's name to what is on this machine; cached Python environments
 //! runtime             processes in sandboxes, and the helper process around each
+//! network             Pods' addresses and names, and Services
 //! logs, kubelet       the kubelet's own API: container logs
 //! claims              binds volume claims to folders, and removes those
 //! events, gpu         events about Pods; this machine's GPUs
@@ -25,6 +26,7 @@ mod events;
 mod gpu;
 mod kubelet;
 mod logs;
+mod network;
 mod node;
 mod pod;
 mod pods;

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use coracle_api::network::Block;
 use jiff::Timestamp;
 use kube::Client;
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use crate::{
     events,
     gpu::Gpus,
     kubelet,
+    network::addresses::Addresses,
     pod::{
         context::{Context, pods},
         env,
@@ -57,6 +59,8 @@ pub struct Options {
     pub binary: PathBuf,
     /// Folders of this machine that Pods read and write at the same path: the artifact store. Made if missing.
     pub writable: Vec<PathBuf>,
+    /// The addresses of Pods are of this block: one for each data directory.
+    pub block: Block,
 }
 
 /// The node cannot start, or cannot go on.
@@ -163,14 +167,16 @@ impl Node {
         } = self;
         let (name, client) = (options.name.clone(), options.client.clone());
         let data_dir = options.data_dir.clone();
+        let range = options.block.pods();
         let measured = tokio::task::spawn_blocking(move || {
+            let addresses = Addresses::take_up(range, &pods(&data_dir));
             let gpus = Gpus::detect();
             let machine = Machine::measure(&data_dir, &gpus, max_pods);
-            (gpus, machine, Cgroups::detect())
+            (gpus, machine, Cgroups::detect(), addresses)
         });
         let (mode, measured) = tokio::join!(choose_mode(&options, isolation), measured);
         let mode = mode?;
-        let (gpus, machine, cgroups) = measured.map_err(Error::Interrupted)?;
+        let (gpus, machine, cgroups, addresses) = measured.map_err(Error::Interrupted)?;
         let labels = registration::register(&client, &name, &machine)
             .await
             .map_err(|source| Error::Register {
@@ -192,6 +198,7 @@ impl Node {
                 .filter_map(|path| path.canonicalize().ok())
                 .collect(),
             mode,
+            addresses,
             cgroups,
             environments,
             events: recorder,

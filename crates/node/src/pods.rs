@@ -308,6 +308,7 @@ impl Pods {
     fn clean(&mut self, uid: &str) {
         let folder = self.context.pod_dir(uid);
         self.context.gpus.release(uid);
+        self.context.addresses.release(uid);
         self.writes.spawn(async move {
             for run in runs(&folder).await {
                 if let Some(mut run) = launch::adopt(run) {

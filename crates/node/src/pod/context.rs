@@ -1,7 +1,8 @@
 //! What every Pod on this machine shares.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Client;
 
@@ -9,10 +10,11 @@ use crate::{
     environments::python::Environments,
     events::Recorder,
     gpu::Gpus,
+    network::{self, addresses::Addresses},
     runtime::process::{cgroup::Cgroups, spec::Mode},
 };
 
-/// The address of Pods and of this machine: Pods share its network.
+/// The address of this machine.
 pub(crate) const ADDRESS: &str = "127.0.0.1";
 
 /// Made once, when the node starts.
@@ -28,6 +30,7 @@ pub(crate) struct Context {
     /// What `hostPath` volumes may show for writing.
     pub(crate) host_paths: Vec<PathBuf>,
     pub(crate) mode: Mode,
+    pub(crate) addresses: Addresses,
     pub(crate) cgroups: Cgroups,
     pub(crate) environments: Environments,
     pub(crate) events: Recorder,
@@ -41,6 +44,19 @@ impl Context {
     /// The Pod's own folder.
     pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
         pods(&self.data_dir).join(uid)
+    }
+
+    /// The Pod's address, given to it now if it has none.
+    pub(crate) fn address(&self, pod: &Pod) -> Ipv4Addr {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        if network::is_on_host(pod) {
+            return network::HOST;
+        }
+        let status = pod.status.as_ref();
+        let known = status.and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+        let assigned = self.addresses.assign(uid, known, &self.pod_dir(uid));
+        // There are more addresses than Pods that a machine can run.
+        assigned.unwrap_or(network::HOST)
     }
 }
 

@@ -11,7 +11,10 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity as Amount,
 };
 
-use super::objects::{Missing, Objects, Reference};
+use super::{
+    context::ADDRESS,
+    objects::{Missing, Objects, Reference},
+};
 
 /// Why a container has no environment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +37,7 @@ pub(crate) enum Error {
 pub(crate) struct Facts<'a> {
     pub(crate) pod: &'a Pod,
     pub(crate) node: &'a str,
+    /// The Pod's address.
     pub(crate) address: &'a str,
     /// What `limits.cpu` and `limits.memory` mean for a container without limits.
     pub(crate) allocatable: &'a BTreeMap<String, Amount>,
@@ -203,9 +207,8 @@ pub(crate) fn pod_field(path: &str, facts: &Facts<'_>) -> Option<String> {
         "metadata.annotations" => Some(all(&metadata.annotations)),
         "spec.nodeName" => Some(facts.node.to_owned()),
         "spec.serviceAccountName" => Some(account.unwrap_or_else(|| "default".to_owned())),
-        "status.hostIP" | "status.hostIPs" | "status.podIP" | "status.podIPs" => {
-            Some(facts.address.to_owned())
-        }
+        "status.hostIP" | "status.hostIPs" => Some(ADDRESS.to_owned()),
+        "status.podIP" | "status.podIPs" => Some(facts.address.to_owned()),
         _ => None,
     }
 }

@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use super::termination::Termination;
+use super::{context::ADDRESS, termination::Termination};
 
 /// What kubelets call a container that was not started yet.
 pub(crate) const CONTAINER_CREATING: &str = "ContainerCreating";
@@ -83,6 +83,7 @@ pub(crate) struct Observed {
     pub(crate) init: Vec<Container>,
     pub(crate) containers: Vec<Container>,
     pub(crate) restart_policy: RestartPolicy,
+    /// The Pod's.
     pub(crate) address: String,
     pub(crate) started_at: Timestamp,
     /// Why the Pod as a whole was ended, e.g. its deadline: name and sentence.
@@ -159,9 +160,9 @@ pub(crate) fn status(observed: &Observed, previous: Option<&PodStatus>, now: Tim
         container_statuses: Some(observed.containers.iter().map(container_status).collect()),
         init_container_statuses: (!observed.init.is_empty())
             .then(|| observed.init.iter().map(init_container_status).collect()),
-        host_ip: Some(observed.address.clone()),
+        host_ip: Some(ADDRESS.to_owned()),
         host_ips: Some(vec![HostIP {
-            ip: observed.address.clone(),
+            ip: ADDRESS.to_owned(),
         }]),
         pod_ip: Some(observed.address.clone()),
         pod_ips: Some(vec![PodIP {

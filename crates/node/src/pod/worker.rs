@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     container::{self, Job, Stop},
-    context::{ADDRESS, Context},
+    context::Context,
     env::{self, Facts},
     ignored::ignored,
     objects::{self, Objects, Reference},
@@ -146,10 +146,11 @@ async fn set_up(context: &Arc<Context>, pod: &Arc<Pod>, wanted: &Wanted) -> Resu
         }
         .boxed()
     };
+    let address = context.address(pod).to_string();
     let facts = Facts {
         pod,
         node: &context.node,
-        address: ADDRESS,
+        address: &address,
         allocatable: &context.allocatable,
     };
     if let Err(env::Error::Missing(missing)) = env::environment(Vec::new(), wanted, &facts, &objects) {
@@ -205,10 +206,11 @@ fn lay_out(
     pod: &Pod,
     objects: &Objects,
 ) -> Result<BTreeMap<String, Ready>, volumes::Error> {
+    let address = context.address(pod).to_string();
     let facts = Facts {
         pod,
         node: &context.node,
-        address: ADDRESS,
+        address: &address,
         allocatable: &context.allocatable,
     };
     let places = Places {
@@ -275,7 +277,7 @@ pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>, control: watch::Re
             init: init.iter().map(waiting(CONTAINER_CREATING)).collect(),
             containers: spec.containers.iter().map(waiting(reason)).collect(),
             restart_policy: RestartPolicy::parse(spec.restart_policy.as_deref()),
-            address: ADDRESS.to_owned(),
+            address: context.address(&pod).to_string(),
             started_at: started_at.unwrap_or_else(Timestamp::now),
             ended: None,
             is_stopping: false,
@@ -386,9 +388,9 @@ impl Worker {
         }
         drop(writer);
         let _ = writing.await;
-        self.context
-            .gpus
-            .release(self.pod.metadata.uid.as_deref().unwrap_or_default());
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        self.context.gpus.release(uid);
+        self.context.addresses.release(uid);
         let is_deleted = matches!(*self.control.borrow(), Control::Delete(_));
         if is_deleted {
             delete_now(&self.context.client, &self.pod).await;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use axum::{Router, body::Body};
+use coracle_api::network::Block;
 use coracle_node::{Error, Isolation, Node, Options};
 use coracle_store::{Location, Store};
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
@@ -73,6 +74,7 @@ impl Machine {
             name: NODE.to_owned(),
             binary: env!("CARGO_BIN_EXE_coracle-sandbox").into(),
             writable: vec![self.artifacts()],
+            block: self.block(),
         })
         .unwrap()
         .with_isolation(self.isolation)
@@ -99,6 +101,10 @@ impl Machine {
 
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    pub(crate) fn block(&self) -> Block {
+        Block::of(&self.data_dir())
     }
 
     pub(crate) fn artifacts(&self) -> PathBuf {

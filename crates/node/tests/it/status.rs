@@ -13,7 +13,9 @@ async fn a_pod_runs_and_its_status_is_a_kubelets() {
     assert_eq!(phase(&pod), "Succeeded");
     assert_eq!(pod.spec.as_ref().unwrap().node_name.as_deref(), Some(NODE));
     let status = pod.status.as_ref().unwrap();
-    assert_eq!(status.pod_ip.as_deref(), Some("127.0.0.1"));
+    let address = status.pod_ip.as_deref().unwrap().parse().unwrap();
+    assert!(machine.block().pods().contains(address), "{address}");
+    assert_eq!(status.host_ip.as_deref(), Some("127.0.0.1"));
     assert!(status.start_time.is_some());
     assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
     let conditions: Vec<String> = status

@@ -18,7 +18,6 @@ use crate::{
     events::Kind,
     gpu,
     pod::{
-        context::ADDRESS,
         env::{self, Facts},
         status::{Container, RestartPolicy},
         volumes::{self, Ready},
@@ -80,10 +79,11 @@ impl Job {
             &self.wanted.name,
             usize::try_from(self.limit(gpu::RESOURCE).map_or(0, Quantity::units)).unwrap_or(0),
         );
+        let address = context.address(&self.pod).to_string();
         let facts = Facts {
             pod: &self.pod,
             node: &context.node,
-            address: ADDRESS,
+            address: &address,
             allocatable: &context.allocatable,
         };
         let base = self.base(dir, python.as_deref(), &gpus);
