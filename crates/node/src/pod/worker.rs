@@ -578,7 +578,8 @@ async fn write(client: Client, pod: Arc<Pod>, mut statuses: watch::Receiver<Opti
                 break;
             };
             // The UID makes sure that it is this Pod, not a later one of its name.
-            let patch = serde_json::json!({ "metadata": { "uid": metadata.uid }, "status": status });
+            let patch =
+                serde_json::json!({ "metadata": { "uid": metadata.uid }, "status": patched(&status) });
             match api
                 .patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
                 .await
@@ -600,6 +601,23 @@ async fn write(client: Client, pod: Arc<Pod>, mut statuses: watch::Receiver<Opti
             }
         }
     }
+}
+
+/// A status as a strategic merge patch: it leaves other people's conditions alone, and takes away what ours no longer
+/// say.
+fn patched(status: &PodStatus) -> serde_json::Value {
+    let mut patch = serde_json::json!(status);
+    let conditions = patch
+        .get_mut("conditions")
+        .and_then(serde_json::Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        for field in ["reason", "message"] {
+            if condition.get(field).is_none() {
+                condition[field] = serde_json::Value::Null;
+            }
+        }
+    }
+    patch
 }
 
 /// Takes a Pod out of the API of which nothing runs any more.

@@ -16,6 +16,7 @@ mod isolation;
 mod logs;
 mod machine;
 mod overhead;
+mod probes;
 mod python;
 mod scheduling;
 mod settings;

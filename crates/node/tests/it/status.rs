@@ -28,9 +28,10 @@ async fn a_pod_runs_and_its_status_is_a_kubelets() {
         conditions,
         [
             "PodScheduled=True",
+            "PodReadyToStartContainers=False",
             "Initialized=True",
+            "Ready=False",
             "ContainersReady=False",
-            "Ready=False"
         ]
     );
     let container = first(&pod);
