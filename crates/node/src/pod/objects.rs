@@ -64,9 +64,22 @@ pub(crate) struct Objects {
     config_maps: BTreeMap<String, ConfigMap>,
     secrets: BTreeMap<String, Secret>,
     claims: BTreeMap<String, PersistentVolumeClaim>,
+    /// By volume and path.
+    tokens: BTreeMap<(String, String), String>,
 }
 
 impl Objects {
+    /// With the token that a file of a volume holds.
+    pub(crate) fn put_token(&mut self, volume: &str, path: &str, token: String) {
+        self.tokens.insert((volume.to_owned(), path.to_owned()), token);
+    }
+
+    /// The token that a file of a volume holds.
+    pub(crate) fn token(&self, volume: &str, path: &str) -> Option<&str> {
+        let key = (volume.to_owned(), path.to_owned());
+        self.tokens.get(&key).map(String::as_str)
+    }
+
     /// Fetches those of `references` that exist.
     pub(crate) async fn fetch(
         client: &Client,

@@ -29,6 +29,7 @@ use super::{
     ignored::ignored,
     objects::{self, Objects, Reference},
     status::{self, CONTAINER_CREATING, Container, Observed, POD_INITIALIZING, RestartPolicy, State},
+    tokens,
     volumes::{self, Places, Ready},
 };
 use crate::{
@@ -129,7 +130,7 @@ async fn set_up(context: &Arc<Context>, pod: &Arc<Pod>, wanted: &Wanted) -> Resu
     for claim in objects::ephemeral_claims(pod) {
         make_claim(client, &namespace, &claim).await?;
     }
-    let objects = Objects::fetch(client, &namespace, &references)
+    let mut objects = Objects::fetch(client, &namespace, &references)
         .await
         .map_err(|error| Unready::Missing {
             what: format!("the Kubernetes API does not give what the Pod refers to: {error}"),
@@ -164,6 +165,13 @@ async fn set_up(context: &Arc<Context>, pod: &Arc<Pod>, wanted: &Wanted) -> Resu
             objects,
             volumes: BTreeMap::new(),
         });
+    }
+    for wish in tokens::wishes(pod) {
+        let token = tokens::ask(client, pod, &wish).await.map_err(|error| Unready::Missing {
+            what: format!("volume `{}`: the API gives no token: {error}", wish.volume),
+            wait: tokio::time::sleep(LONGEST_PAUSE).boxed(),
+        })?;
+        objects.put_token(&wish.volume, &wish.path, token);
     }
     let (laid_out, objects) = {
         let (context, pod) = (Arc::clone(context), Arc::clone(pod));
@@ -346,6 +354,8 @@ impl Worker {
         let mut is_late = false;
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         let may_be_evicted = self.has_limited_folders();
+        let tokens = tokens::keep_fresh(Arc::clone(&self.context), Arc::clone(&self.pod));
+        let mut tokens = std::pin::pin!(tokens.fuse());
         self.obey();
         self.advance(&updates);
         loop {
@@ -375,6 +385,7 @@ impl Worker {
                     self.advance(&updates);
                 }
                 Ok(()) = self.control.changed() => self.obey(),
+                () = &mut tokens => {}
                 () = &mut deadline, if !is_late => {
                     is_late = true;
                     self.end_late();

@@ -4,16 +4,20 @@
 //! server's user can enter and which is removed with the Pod. They are not updated while the Pod runs. Claims are
 //! folders of the data directory that outlive Pods.
 
+mod files;
+
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
-    path::{Component, Path, PathBuf},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
 };
 
 use coracle_api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, KeyToPath, Pod, Volume};
+use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 
+pub(crate) use self::files::{mode_of, replace};
+use self::files::{Files, join};
 use super::{
     env::{self, Facts},
     objects::{Missing, Objects, Reference, ephemeral_claim},
@@ -100,6 +104,11 @@ impl Ready {
     }
 }
 
+/// Where a volume's own files are, in a Pod's folder.
+pub(crate) fn own_folder(pod: &Path, volume: &str) -> PathBuf {
+    pod.join("volumes").join(volume)
+}
+
 /// Lays out every volume of a Pod. May be repeated.
 pub(crate) fn lay_out(
     pod: &Pod,
@@ -125,7 +134,7 @@ fn one(
         volume: volume.name.clone(),
         problem,
     };
-    let own = places.pod.join("volumes").join(&volume.name);
+    let own = own_folder(places.pod, &volume.name);
     let files = Files {
         volume: &volume.name,
         folder: &own,
@@ -205,9 +214,13 @@ fn one(
                     let text = downward(file, pod, facts).unwrap_or_default();
                     files.write(&file.path, text.as_bytes(), file.mode.or(mode))?;
                 }
+            } else if let Some(from) = &source.service_account_token {
+                let token = objects.token(&volume.name, &from.path).unwrap_or_default();
+                files.write(&from.path, token.as_bytes(), mode)?;
             } else {
                 return Err(refused(
-                    "projects a source that this machine does not offer (it offers configMap, secret and downwardAPI)"
+                    "projects a source that this machine does not offer (it offers configMap, secret, downwardAPI \
+                     and serviceAccountToken)"
                         .to_owned(),
                 ));
             }
@@ -384,89 +397,10 @@ pub(crate) fn used(folder: &Path) -> u64 {
         .sum()
 }
 
-/// `below` under `folder`; `None` if it says `..` or is absolute.
-fn join(folder: &Path, below: &str) -> Option<PathBuf> {
-    let below = Path::new(below);
-    below
-        .components()
-        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
-        .then(|| folder.join(below))
-}
-
-/// Files of one volume.
-struct Files<'a> {
-    volume: &'a str,
-    folder: &'a Path,
-}
-
-impl Files<'_> {
-    fn failed(&self, path: &Path) -> impl FnOnce(io::Error) -> Error {
-        let (volume, path) = (self.volume.to_owned(), path.to_path_buf());
-        move |source| Error::Write { volume, path, source }
-    }
-
-    fn make_folder(&self, mode: u32) -> Result<(), Error> {
-        fs::create_dir_all(self.folder)
-            .and_then(|()| fs::set_permissions(self.folder, fs::Permissions::from_mode(mode)))
-            .map_err(self.failed(self.folder))
-    }
-
-    fn write(&self, name: &str, bytes: &[u8], mode: Option<i32>) -> Result<(), Error> {
-        let path = join(self.folder, name).ok_or_else(|| Error::Refused {
-            volume: self.volume.to_owned(),
-            problem: format!("names the file `{name}`, which leads out of it"),
-        })?;
-        let mode = mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o644) & 0o777;
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(self.failed(parent))?;
-        }
-        // An earlier one may be read-only.
-        let _ = fs::remove_file(&path);
-        fs::OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| io::Write::write_all(&mut file, bytes))
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(mode)))
-            .map_err(self.failed(&path))
-    }
-
-    fn write_keys(
-        &self,
-        objects: &Objects,
-        object: &Reference,
-        items: Option<&[KeyToPath]>,
-        mode: Option<i32>,
-        optional: Option<bool>,
-    ) -> Result<(), Error> {
-        let missing = |missing| Error::Missing {
-            volume: self.volume.to_owned(),
-            missing,
-        };
-        let values = match objects.values(object) {
-            Ok(values) => values,
-            Err(_) if optional == Some(true) => return Ok(()),
-            Err(error) => return Err(missing(error)),
-        };
-        let Some(items) = items.filter(|items| !items.is_empty()) else {
-            return values
-                .iter()
-                .try_for_each(|(key, bytes)| self.write(key, bytes, mode));
-        };
-        for item in items {
-            match objects.value(object, &item.key) {
-                Ok(bytes) => self.write(&item.path, bytes, item.mode.or(mode))?,
-                Err(_) if optional == Some(true) => {}
-                Err(error) => return Err(missing(error)),
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use serde_json::{Value, json};
 
     use super::*;
