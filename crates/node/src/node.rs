@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -59,6 +60,8 @@ pub struct Options {
     pub binary: PathBuf,
     /// Folders of this machine that Pods read and write at the same path: the artifact store. Made if missing.
     pub writable: Vec<PathBuf>,
+    /// Where the Kubernetes API listens with TLS, for clients in Pods.
+    pub api: Option<SocketAddr>,
     /// The addresses of Pods are of this block: one for each data directory.
     pub block: Block,
 }
@@ -204,7 +207,7 @@ impl Node {
             events: recorder,
             gpus,
             allocatable: machine.capacity.clone(),
-            base: base_variables(std::env::vars()),
+            base: base_variables(std::env::vars(), options.api),
         });
         let mut parts = JoinSet::new();
         parts.spawn(writer.run());
@@ -292,7 +295,10 @@ fn resolve(path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// What every container inherits of the server's variables.
-fn base_variables(all: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+fn base_variables(
+    all: impl Iterator<Item = (String, String)>,
+    api: Option<SocketAddr>,
+) -> Vec<(String, String)> {
     const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let mut base = vec![
         ("PATH".to_owned(), PATH.to_owned()),
@@ -309,6 +315,19 @@ fn base_variables(all: impl Iterator<Item = (String, String)>) -> Vec<(String, S
     if let Some(file) = crate::environments::pip::user_file().filter(|_| !has_pip_file) {
         // Containers have another home, so pip would not find it.
         base.push(("PIP_CONFIG_FILE".to_owned(), file.display().to_string()));
+    }
+    if let Some(api) = api {
+        // What clients in a Pod look for, beside its token.
+        let (host, port) = (api.ip().to_string(), api.port().to_string());
+        base.extend(
+            [
+                ("KUBERNETES_SERVICE_HOST", host.clone()),
+                ("KUBERNETES_SERVICE_PORT", port.clone()),
+                ("KUBERNETES_SERVICE_PORT_HTTPS", port.clone()),
+                ("KUBERNETES_PORT", format!("tcp://{host}:{port}")),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
     }
     base
 }
@@ -328,6 +347,7 @@ mod tests {
         let base = base_variables(
             all.iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+            None,
         );
         let names: Vec<&str> = base
             .iter()

@@ -119,6 +119,7 @@ impl Server {
             name: node_name.clone(),
             binary: config.binary.clone(),
             writable: vec![artifact_root.clone()],
+            api: None,
             block: coracle_api::network::Block::of(data_dir.path()),
         })
         .map_err(Error::Node)?;

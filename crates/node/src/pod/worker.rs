@@ -167,10 +167,12 @@ async fn set_up(context: &Arc<Context>, pod: &Arc<Pod>, wanted: &Wanted) -> Resu
         });
     }
     for wish in tokens::wishes(pod) {
-        let token = tokens::ask(client, pod, &wish).await.map_err(|error| Unready::Missing {
-            what: format!("volume `{}`: the API gives no token: {error}", wish.volume),
-            wait: tokio::time::sleep(LONGEST_PAUSE).boxed(),
-        })?;
+        let token = tokens::ask(client, pod, &wish)
+            .await
+            .map_err(|error| Unready::Missing {
+                what: format!("volume `{}`: the API gives no token: {error}", wish.volume),
+                wait: tokio::time::sleep(LONGEST_PAUSE).boxed(),
+            })?;
         objects.put_token(&wish.volume, &wish.path, token);
     }
     let (laid_out, objects) = {

@@ -74,6 +74,7 @@ impl Machine {
             name: NODE.to_owned(),
             binary: env!("CARGO_BIN_EXE_coracle-sandbox").into(),
             writable: vec![self.artifacts()],
+            api: None,
             block: self.block(),
         })
         .unwrap()

@@ -16,7 +16,6 @@ mod isolation;
 mod logs;
 mod machine;
 mod overhead;
-mod probes;
 mod python;
 mod scheduling;
 mod settings;

@@ -16,8 +16,8 @@ use std::{
 use coracle_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 
-pub(crate) use self::files::{mode_of, replace};
 use self::files::{Files, join};
+pub(crate) use self::files::{mode_of, replace};
 use super::{
     env::{self, Facts},
     objects::{Missing, Objects, Reference, ephemeral_claim},
