@@ -245,10 +245,7 @@ const fn kubelet_reason(code: StatusCode) -> &'static str {
 
 impl From<resources::Error> for Error {
     fn from(error: resources::Error) -> Self {
-        match error {
-            resources::Error::TooDeep { .. } => Self::BadRequest(error.to_string()),
-            error => Self::Store(Box::new(error)),
-        }
+        Self::Store(Box::new(error))
     }
 }
 

@@ -5,7 +5,10 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
-    os::fd::{AsFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::Path,
 };
 
@@ -112,11 +115,78 @@ impl Filter {
     }
 }
 
-/// Where the last `count` lines of a log begin. Records that are parts of a line do not count.
-fn tail_start(file: &mut File, count: usize) -> io::Result<u64> {
+/// The parts of a run's log, oldest first; the last one is written to, if the run goes on.
+fn parts(dir: &RunDir) -> io::Result<Vec<File>> {
+    let mut parts = Vec::new();
+    let newest = File::open(dir.log());
+    for number in dir.older_logs() {
+        match File::open(dir.older_log(number)) {
+            Ok(part) => parts.push(part),
+            // It went meanwhile, as the oldest do.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    match newest {
+        Ok(newest) => {
+            // What was the newest part may have become an older one meanwhile.
+            let number = identity(&newest)?;
+            let mut known = false;
+            for part in &parts {
+                known |= identity(part)? == number;
+            }
+            if !known {
+                parts.push(newest);
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(parts)
+}
+
+/// Which file it is, whatever its name.
+fn identity(file: &File) -> io::Result<(u64, u64)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// What comes after `current`, which is at its end. `None` if nothing does yet.
+fn after(dir: &RunDir, current: &File) -> io::Result<Option<File>> {
+    let own = identity(current)?;
+    let mut all = parts(dir)?;
+    let mut place = None;
+    for (index, part) in all.iter().enumerate() {
+        if identity(part)? == own {
+            place = Some(index);
+        }
+    }
+    // One that went already was older than all that are there.
+    let next = place.map_or(0, |index| index + 1);
+    Ok((next < all.len()).then(|| all.swap_remove(next)))
+}
+
+/// Leaves of `parts` those that hold the last `count` lines, and goes to where those begin.
+fn keep_tail(parts: &mut Vec<File>, count: usize) -> io::Result<()> {
+    let mut wanted = count;
+    for index in (0..parts.len()).rev() {
+        let (start, found) = tail_start(&mut parts[index], wanted)?;
+        parts[index].seek(SeekFrom::Start(start))?;
+        if found == wanted {
+            parts.drain(..index);
+            return Ok(());
+        }
+        wanted -= found;
+    }
+    Ok(())
+}
+
+/// Where the last `count` lines of a part of a log begin, and how many there are up to `count`. Records that are parts
+/// of a line do not count.
+fn tail_start(file: &mut File, count: usize) -> io::Result<(u64, usize)> {
     let length = file.seek(SeekFrom::End(0))?;
     if count == 0 {
-        return Ok(length);
+        return Ok((length, 0));
     }
     let mut end = length;
     let mut found = 0;
@@ -146,7 +216,7 @@ fn tail_start(file: &mut File, count: usize) -> io::Result<u64> {
             // A line ends with a whole record; one that ends the file counts even if it has no newline.
             if Record::parse(line).is_some_and(|record| record.is_whole || is_at_end) {
                 if found == count {
-                    return Ok(start + line_end as u64);
+                    return Ok((start + line_end as u64, found));
                 }
                 found += 1;
             }
@@ -155,17 +225,19 @@ fn tail_start(file: &mut File, count: usize) -> io::Result<u64> {
         rest = block[..line_end].to_vec();
         end = start;
     }
-    Ok(0)
+    Ok((0, found))
 }
 
 /// The last lines of a log, for a container's status.
 pub(crate) fn last_lines(path: &Path) -> String {
     let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let start = tail_start(&mut file, LAST_LINES)?;
-        file.seek(SeekFrom::Start(start))?;
+        let dir = RunDir(path.parent().unwrap_or(path).to_path_buf());
+        let mut parts = parts(&dir)?;
+        keep_tail(&mut parts, LAST_LINES)?;
         let mut lines = Vec::new();
-        file.read_to_end(&mut lines)?;
+        for mut part in parts {
+            part.read_to_end(&mut lines)?;
+        }
         let mut shown = Vec::new();
         Filter::new(Query::default()).take(&lines, &mut shown);
         let from = shown
@@ -195,38 +267,36 @@ async fn read(dir: &RunDir, query: Query, sender: &mpsc::Sender<io::Result<Vec<u
     } else {
         None
     };
-    let mut file = loop {
-        match (File::open(dir.log()), &mut changes) {
-            (Ok(file), _) => break file,
-            (Err(error), Some(changes)) if error.kind() == io::ErrorKind::NotFound => {
-                if dir.read_exit().is_some() {
-                    return Ok(());
-                }
-                changes.next().await?;
+    let mut parts = loop {
+        // Looked at before the files: what was written before the end is then read after it.
+        let is_over = dir.read_exit().is_some();
+        let (found, tail) = (dir.clone(), query.tail);
+        let found = blocking(move || {
+            let mut parts = parts(&found)?;
+            if let Some(count) = tail {
+                keep_tail(&mut parts, count)?;
             }
-            (Err(error), _) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            (Err(error), _) => return Err(error),
+            Ok(parts)
+        });
+        let found = found.await?;
+        match &mut changes {
+            Some(changes) if found.is_empty() && !is_over => changes.next().await?,
+            _ => break found.into_iter(),
         }
     };
-    if let Some(count) = query.tail {
-        file = blocking(file, move |file| {
-            let start = tail_start(file, count)?;
-            file.seek(SeekFrom::Start(start)).map(drop)
-        })
-        .await?
-        .0;
-    }
+    let Some(mut file) = parts.next() else {
+        return Ok(());
+    };
     let mut filter = Filter::new(query);
     let mut pending: Vec<u8> = Vec::new();
     loop {
-        // Looked at before the file: what was written before the end is then read after it.
         let is_over = dir.read_exit().is_some();
         loop {
-            let (back, bytes) = blocking(file, |file| {
+            let (back, bytes) = blocking(move || {
                 let mut bytes = vec![0; CHUNK];
                 let count = file.read(&mut bytes)?;
                 bytes.truncate(count);
-                Ok(bytes)
+                Ok((file, bytes))
             })
             .await?;
             file = back;
@@ -247,6 +317,33 @@ async fn read(dir: &RunDir, query: Query, sender: &mpsc::Sender<io::Result<Vec<u
                 return Ok(());
             }
         }
+        if let Some(next) = parts.next() {
+            file = next;
+            continue;
+        }
+        let folder = dir.clone();
+        let (back, next) = blocking(move || {
+            let Some(next) = after(&folder, &file)? else {
+                return Ok((file, None));
+            };
+            // What was written before it was set aside.
+            let mut rest = Vec::new();
+            file.read_to_end(&mut rest)?;
+            Ok((next, Some(rest)))
+        })
+        .await?;
+        file = back;
+        if let Some(rest) = next {
+            let mut shown = Vec::with_capacity(rest.len());
+            filter.take(&rest, &mut shown);
+            if !shown.is_empty() && sender.send(Ok(shown)).await.is_err() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            if filter.is_done() {
+                return Ok(());
+            }
+            continue;
+        }
         let Some(changes) = &mut changes else {
             return Ok(());
         };
@@ -260,13 +357,9 @@ async fn read(dir: &RunDir, query: Query, sender: &mpsc::Sender<io::Result<Vec<u
     }
 }
 
-/// Does something with a file where blocking is allowed.
-async fn blocking<T: Send + 'static>(
-    mut file: File,
-    work: impl FnOnce(&mut File) -> io::Result<T> + Send + 'static,
-) -> io::Result<(File, T)> {
-    let worked = tokio::task::spawn_blocking(move || work(&mut file).map(|result| (file, result)));
-    worked.await.map_err(io::Error::other)?
+/// Does something with files where blocking is allowed.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Notices of the kernel that a run's log has grown, or that the run is over.
@@ -315,7 +408,7 @@ mod tests {
         file.write_all(LOG.as_bytes()).unwrap();
         let start = query
             .tail
-            .map_or(0, |count| tail_start(&mut file, count).unwrap());
+            .map_or(0, |count| tail_start(&mut file, count).unwrap().0);
         let mut shown = Vec::new();
         Filter::new(query).take(&LOG.as_bytes()[usize::try_from(start).unwrap()..], &mut shown);
         String::from_utf8(shown).unwrap()
@@ -363,10 +456,42 @@ mod tests {
         }
         file.write_all(text.as_bytes()).unwrap();
         for count in [1, 3000, 19_999] {
-            let start = usize::try_from(tail_start(&mut file, count).unwrap()).unwrap();
+            let start = usize::try_from(tail_start(&mut file, count).unwrap().0).unwrap();
             assert_eq!(text[start..].lines().count(), count);
             assert!(text[start..].starts_with("2026"));
         }
+    }
+
+    #[test]
+    fn a_log_in_parts_is_one_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = RunDir(folder.path().to_path_buf());
+        let line = |text: &str| format!("2026-01-01T00:00:01Z stdout F {text}\n");
+        std::fs::write(dir.older_log(9), line("one") + &line("two")).unwrap();
+        std::fs::write(dir.older_log(10), line("three")).unwrap();
+        std::fs::write(dir.log(), line("four")).unwrap();
+        assert_eq!(last_lines(&dir.log()), "one\ntwo\nthree\nfour");
+        let tail = |count| {
+            let mut parts = parts(&dir).unwrap();
+            keep_tail(&mut parts, count).unwrap();
+            let mut lines = String::new();
+            for mut part in parts {
+                part.read_to_string(&mut lines).unwrap();
+            }
+            lines
+        };
+        assert_eq!(tail(0), "");
+        assert_eq!(tail(2), line("three") + &line("four"));
+        assert_eq!(tail(3), line("two") + &line("three") + &line("four"));
+        assert_eq!(tail(9).lines().count(), 4);
+        let oldest = File::open(dir.older_log(9)).unwrap();
+        let next = after(&dir, &oldest).unwrap().unwrap();
+        assert_eq!(identity(&next).unwrap(), identity(&File::open(dir.older_log(10)).unwrap()).unwrap());
+        let newest = File::open(dir.log()).unwrap();
+        assert!(after(&dir, &newest).unwrap().is_none());
+        std::fs::rename(dir.log(), dir.older_log(11)).unwrap();
+        std::fs::write(dir.log(), line("five")).unwrap();
+        assert!(after(&dir, &newest).unwrap().is_some());
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::{
     runtime::process::{
         cgroup::Cgroups,
         probe,
-        spec::{Mode, Sandbox},
+        spec::{LOG_BYTES, Mode, Sandbox},
     },
     schedule::placement,
 };
@@ -104,6 +104,7 @@ pub struct Node {
     isolation: Isolation,
     host_paths: Vec<PathBuf>,
     max_pods: Option<u32>,
+    log_bytes: u64,
 }
 
 impl Node {
@@ -128,6 +129,7 @@ impl Node {
             isolation: Isolation::default(),
             host_paths: Vec::new(),
             max_pods: None,
+            log_bytes: LOG_BYTES,
         })
     }
 
@@ -152,6 +154,13 @@ impl Node {
         self
     }
 
+    /// Sets how large one file of a container's log may get; five are kept. Default: 10 MiB.
+    #[must_use]
+    pub const fn with_log_bytes(mut self, bytes: u64) -> Self {
+        self.log_bytes = bytes;
+        self
+    }
+
     /// The kubelet's API: `GET /containerLogs/{namespace}/{pod}/{container}`.
     pub fn kubelet(&self) -> axum::Router {
         kubelet::router(self.options.client.clone(), pods(&self.options.data_dir))
@@ -167,6 +176,7 @@ impl Node {
             isolation,
             host_paths,
             max_pods,
+            log_bytes,
         } = self;
         let (name, client) = (options.name.clone(), options.client.clone());
         let data_dir = options.data_dir.clone();
@@ -207,6 +217,7 @@ impl Node {
             events: recorder,
             gpus,
             allocatable: machine.capacity.clone(),
+            log_bytes,
             base: base_variables(std::env::vars(), options.api),
         });
         let mut parts = JoinSet::new();

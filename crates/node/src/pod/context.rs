@@ -36,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) events: Recorder,
     pub(crate) gpus: Gpus,
     pub(crate) allocatable: BTreeMap<String, Quantity>,
+    /// How large one file of a container's log may get.
+    pub(crate) log_bytes: u64,
     /// The server's variables that are passed on, and its PATH.
     pub(crate) base: Vec<(String, String)>,
 }

@@ -1,3 +1,4 @@
-//! How a container runs on this machine. Today: as a process ([`process`]).
+//! How containers run. What is common to all ways is here.
 
 pub(crate) mod process;
+pub(crate) mod session;

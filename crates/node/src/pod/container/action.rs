@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use tokio::net::TcpStream;
 
-use crate::runtime::process::{exec::chain, spec::RunDir};
+use crate::runtime::process::{exec::chain, session, spec::RunDir};
 
 /// What kubelets say who they are.
 const USER_AGENT: &str = "kube-probe/1.34";
@@ -147,8 +147,18 @@ async fn ask(wanted: &HTTPGetAction, inside: &Inside) -> Result<(), String> {
 }
 
 async fn run(command: &[String], inside: &Inside) -> Result<(), String> {
-    let _ = (command, &inside.run);
-    Err("exec".to_owned())
+    match session::run(&inside.run, command.to_vec()).await {
+        Ok(ended) if ended.code == 0 => Ok(()),
+        Ok(ended) => {
+            let said = String::from_utf8_lossy(&ended.output).trim().to_owned();
+            Err(if said.is_empty() {
+                format!("command exited with {}", ended.code)
+            } else {
+                said
+            })
+        }
+        Err(error) => Err(chain(&error)),
+    }
 }
 
 fn is_well(status: StatusCode) -> bool {

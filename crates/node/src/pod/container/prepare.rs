@@ -124,6 +124,10 @@ impl Job {
             workdir,
             run_as,
             cgroups,
+            stdin: self.wanted.stdin == Some(true),
+            stdin_once: self.wanted.stdin_once == Some(true),
+            tty: self.wanted.tty == Some(true),
+            log_bytes: context.log_bytes,
         })
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -21,9 +21,11 @@ use nix::{
     },
     unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid},
 };
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    control::{self, Answer},
     exec, mounts, shim,
     spec::{Failure, Spec},
 };
@@ -41,11 +43,34 @@ pub(crate) enum Report {
     Killed(i32),
 }
 
-/// The ends of pipes that a container's processes hold.
+/// What a container's first process is given.
 pub(crate) struct Streams {
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
+    pub(crate) stdio: Stdio,
     pub(crate) report: OwnedFd,
+}
+
+/// The three streams of a command.
+pub(crate) enum Stdio {
+    /// Files that were made outside.
+    Files {
+        /// None for an empty input.
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    /// A terminal, made where the command sees it.
+    Terminal {
+        /// The socket that its other end is sent into.
+        to: OwnedFd,
+    },
+}
+
+/// How a command's process comes to be who its specification says.
+pub(crate) enum Who {
+    /// By itself.
+    Anew,
+    /// As another process of the container, by its user namespace.
+    As(fs::File),
 }
 
 /// Signals that are passed on to the command. They are blocked here, so that they wait to be taken.
@@ -63,7 +88,7 @@ pub(crate) fn run(spec: &Spec, streams: Streams) -> ! {
     // If the shim dies, so does the container: nobody would see its end.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let mut report = fs::File::from(streams.report);
-    let outcome = match start(spec, streams.stdout, streams.stderr) {
+    let outcome = match start(spec, streams.stdio) {
         Ok(child) => {
             tell(&mut report, &Report::Started);
             reap_until(child)
@@ -87,7 +112,7 @@ fn tell(report: &mut fs::File, what: &Report) {
 
 /// Makes the sandbox and starts the command in it. What the command's own process could not do comes back through
 /// a pipe that closes when it becomes the command.
-fn start(spec: &Spec, stdout: OwnedFd, stderr: OwnedFd) -> Result<Option<Pid>, Failure> {
+fn start(spec: &Spec, stdio: Stdio) -> Result<Option<Pid>, Failure> {
     prepare(spec)?;
     if spec.command.is_empty() {
         return Ok(None);
@@ -99,13 +124,13 @@ fn start(spec: &Spec, stdout: OwnedFd, stderr: OwnedFd) -> Result<Option<Pid>, F
     let forked = unsafe { fork() };
     match forked {
         Ok(ForkResult::Parent { child }) => {
-            drop((failed_inside, stdout, stderr));
+            drop((failed_inside, stdio));
             let mut text = Vec::new();
             let _ = fs::File::from(failed).read_to_end(&mut text);
             serde_json::from_slice(&text).map_or(Ok(Some(child)), Err)
         }
         Ok(ForkResult::Child) => {
-            let failure = command(spec, &stdout, &stderr);
+            let failure = command(spec, stdio, Who::Anew);
             if let Ok(text) = serde_json::to_vec(&failure) {
                 let _ = fs::File::from(failed_inside).write_all(&text);
             }
@@ -117,14 +142,7 @@ fn start(spec: &Spec, stdout: OwnedFd, stderr: OwnedFd) -> Result<Option<Pid>, F
 
 /// Everything before the command's own process.
 fn prepare(spec: &Spec) -> Result<(), Failure> {
-    for cgroup in &spec.cgroups {
-        fs::write(cgroup.join("cgroup.procs"), "0").map_err(|error| {
-            not_ready(format!(
-                "cannot enter the control group `{}`: {error}",
-                cgroup.display()
-            ))
-        })?;
-    }
+    join_cgroups(spec)?;
     umask(nix::sys::stat::Mode::empty());
     if let Some(sandbox) = spec.mode.sandbox() {
         unshare(CloneFlags::CLONE_NEWNS)
@@ -138,7 +156,20 @@ fn prepare(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-fn not_ready(message: String) -> Failure {
+/// Takes this process into the container's control groups.
+pub(crate) fn join_cgroups(spec: &Spec) -> Result<(), Failure> {
+    for cgroup in &spec.cgroups {
+        fs::write(cgroup.join("cgroup.procs"), "0").map_err(|error| {
+            not_ready(format!(
+                "cannot enter the control group `{}`: {error}",
+                cgroup.display()
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn not_ready(message: String) -> Failure {
     Failure {
         reason: Reason::SandboxNotReady,
         message,
@@ -147,7 +178,7 @@ fn not_ready(message: String) -> Failure {
 
 /// What a container engine leaves to root in a container, without the right to make device nodes: there is no
 /// device control group behind it here.
-fn drop_capabilities() {
+pub(crate) fn drop_capabilities() {
     use rustix::thread::{CapabilitySet as C, remove_capability_from_bounding_set};
 
     let kept = C::CHOWN
@@ -170,16 +201,9 @@ fn drop_capabilities() {
 }
 
 /// The command's own process, up to the command.
-fn command(spec: &Spec, stdout: &OwnedFd, stderr: &OwnedFd) -> Failure {
-    let redirected = fs::File::open("/dev/null")
-        .map_err(|error| error.to_string())
-        .and_then(|null| {
-            dup2_stdin(null.as_fd())
-                .and_then(|()| dup2_stdout(stdout))
-                .and_then(|()| dup2_stderr(stderr))
-                .map_err(|errno| errno.desc().to_owned())
-        });
-    if let Err(error) = redirected {
+pub(crate) fn command(spec: &Spec, stdio: Stdio, who: Who) -> Failure {
+    let _ = setsid();
+    if let Err(error) = redirect(stdio) {
         return not_ready(format!("cannot connect the command's streams: {error}"));
     }
     if spec.mode.sandbox().is_none() {
@@ -187,7 +211,11 @@ fn command(spec: &Spec, stdout: &OwnedFd, stderr: &OwnedFd) -> Failure {
         let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     }
     // With a user namespace around everything, it is who it should be already.
-    if let Some(run_as) = spec.run_as
+    if let Who::As(space) = &who {
+        if let Err(error) = move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::User)) {
+            return not_ready(format!("cannot become the container's user: {error}"));
+        }
+    } else if let Some(run_as) = spec.run_as
         && !spec.mode.sandbox().is_some_and(|sandbox| sandbox.user)
         && let Err((what, error)) = shim::become_another(run_as)
     {
@@ -196,13 +224,49 @@ fn command(spec: &Spec, stdout: &OwnedFd, stderr: &OwnedFd) -> Failure {
             run_as.user, run_as.group
         ));
     }
-    let _ = setsid();
     let _ = SigSet::all().thread_unblock();
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     #[expect(unsafe_code, reason = "changing a signal's handling is unsafe in general")]
     // SAFETY: the default handling runs none of our code.
     let _ = unsafe { sigaction(Signal::SIGPIPE, &default) };
     exec::become_command(spec)
+}
+
+fn redirect(stdio: Stdio) -> io::Result<()> {
+    let (stdin, stdout, stderr) = match stdio {
+        Stdio::Files {
+            stdin,
+            stdout,
+            stderr,
+        } => {
+            let stdin = match stdin {
+                Some(stdin) => stdin,
+                None => fs::File::open("/dev/null")?.into(),
+            };
+            (stdin, stdout, stderr)
+        }
+        Stdio::Terminal { to } => {
+            let ours = terminal(&to)?;
+            (ours.try_clone()?, ours.try_clone()?, ours)
+        }
+    };
+    dup2_stdin(stdin)?;
+    dup2_stdout(stdout)?;
+    dup2_stderr(stderr)?;
+    Ok(())
+}
+
+/// Makes a terminal, the controlling one of this session, and sends its other end away.
+fn terminal(to: &OwnedFd) -> io::Result<OwnedFd> {
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let theirs = openpt(flags)?;
+    unlockpt(&theirs)?;
+    let ours = ioctl_tiocgptpeer(&theirs, flags)?;
+    rustix::process::ioctl_tiocsctty(&ours)?;
+    control::send(to, &Answer::Terminal, &[theirs.as_fd()])?;
+    Ok(ours)
 }
 
 /// Waits for `child`, reaping whatever else ends and passing signals on.

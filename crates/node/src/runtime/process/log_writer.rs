@@ -3,12 +3,78 @@
 //! `<RFC 3339 time with nanoseconds> <stdout|stderr> <F|P> <text>`: `F` is a whole line, `P` a part of one, either
 //! because it is very long or because the output ended without a newline.
 
-use std::io::{self, Write};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+};
 
 use jiff::Timestamp;
 
+use super::spec::{LOG_FILES, RunDir};
+
 /// The longest text in one record, as in containerd.
 const LONGEST: usize = 16 * 1024;
+
+/// The file that is written to. When it has grown large it becomes an older part, and the oldest parts go.
+#[derive(Debug)]
+pub(crate) struct Log {
+    dir: RunDir,
+    file: File,
+    written: u64,
+    limit: u64,
+    /// The number of the next part.
+    next: u64,
+}
+
+impl Log {
+    pub(crate) fn open(dir: RunDir, limit: u64) -> io::Result<Self> {
+        let file = open(&dir)?;
+        Ok(Self {
+            written: file.metadata()?.len(),
+            next: dir.older_logs().last().map_or(1, |last| last + 1),
+            file,
+            dir,
+            limit,
+        })
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        fs::rename(self.dir.log(), self.dir.older_log(self.next))?;
+        if let Some(oldest) = (self.next + 1).checked_sub(LOG_FILES).filter(|oldest| *oldest > 0) {
+            let _ = fs::remove_file(self.dir.older_log(oldest));
+        }
+        self.next += 1;
+        self.file = open(&self.dir)?;
+        self.written = 0;
+        Ok(())
+    }
+}
+
+fn open(dir: &RunDir) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(dir.log())
+}
+
+/// Each call takes whole records: a part of the log ends with one.
+impl Write for Log {
+    fn write(&mut self, records: &[u8]) -> io::Result<usize> {
+        let length = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        if self.written > 0 && self.written.saturating_add(length) > self.limit {
+            self.rotate()?;
+        }
+        self.file.write_all(records)?;
+        self.written += length;
+        Ok(records.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
 
 /// One of a container's two streams.
 #[derive(Debug)]
@@ -90,6 +156,27 @@ mod tests {
         stream.finish(now, &mut log).unwrap();
         let expected = expected.replace('@', "2026-01-02T03:04:05.000000006Z stdout");
         assert_eq!(String::from_utf8(log).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_log_that_has_grown_large_is_set_aside_and_the_oldest_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = RunDir(folder.path().to_path_buf());
+        let mut log = Log::open(dir.clone(), 8).unwrap();
+        for text in ["aaaa", "bbbb", "cccc", "longer than the limit", "d", "e"] {
+            log.write_all(text.as_bytes()).unwrap();
+        }
+        let read = |path| fs::read_to_string(path).unwrap();
+        assert_eq!(dir.older_logs(), [1, 2, 3]);
+        assert_eq!(read(dir.older_log(1)), "aaaabbbb");
+        assert_eq!(read(dir.log()), "de");
+        drop(log);
+        let mut log = Log::open(dir.clone(), 1).unwrap();
+        for text in ["f", "g"] {
+            log.write_all(text.as_bytes()).unwrap();
+        }
+        assert_eq!(dir.older_logs(), [2, 3, 4, 5]);
+        assert_eq!((read(dir.older_log(5)), read(dir.log())), ("f".to_owned(), "g".to_owned()));
     }
 
     #[test]

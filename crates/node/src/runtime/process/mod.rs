@@ -6,10 +6,13 @@
 //!                            └─► the container's command
 //! ```
 //!
-//! [`launch`] is the node's side; [`shim`], [`init`] and [`mounts`] run in the helper process, which has one
-//! thread and no async runtime. The two sides share [`spec`] and files in the run's directory, nothing else.
+//! [`launch`] and [`session`] are the node's side; [`shim`], [`watch`], [`visits`], [`enter`], [`init`] and [`mounts`]
+//! run in the helper process, which has one thread and no async runtime. The two sides share [`spec`], [`control`] and
+//! files in the run's directory, nothing else.
 
 pub(crate) mod cgroup;
+pub(crate) mod control;
+pub(crate) mod enter;
 pub(crate) mod exec;
 pub(crate) mod init;
 pub(crate) mod launch;
@@ -17,5 +20,8 @@ pub(crate) mod log_writer;
 pub(crate) mod mountinfo;
 pub(crate) mod mounts;
 pub(crate) mod probe;
+pub(crate) mod session;
 pub(crate) mod shim;
 pub(crate) mod spec;
+pub(crate) mod visits;
+pub(crate) mod watch;

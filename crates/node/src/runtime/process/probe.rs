@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use super::{
     launch, mounts,
-    spec::{Mode, Mount, MountKind, RunDir, Sandbox, Spec},
+    spec::{LOG_BYTES, Mode, Mount, MountKind, RunDir, Sandbox, Spec},
 };
 
 /// One kind of sandbox, and why it cannot be made here.
@@ -88,6 +88,10 @@ pub(crate) async fn attempt(binary: &Path, pods: &Path, mode: Mode) -> Result<()
         workdir: "/".into(),
         run_as: None,
         cgroups: Vec::new(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
+        log_bytes: LOG_BYTES,
     };
     let result = match launch::start(binary, spec).await {
         Ok(mut started) => match started.wait().await {

@@ -5,12 +5,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
-    },
+    fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -18,24 +13,24 @@ use std::{
 use coracle_api::reason::Reason;
 use jiff::Timestamp;
 use nix::{
-    errno::Errno,
     fcntl::OFlag,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
-        signal::{SigSet, Signal, kill},
+        signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Pid, fork, getgid, getuid, pipe2},
+    unistd::{ForkResult, fork, getgid, getuid, pipe2},
 };
 
 use super::{
-    cgroup, exec,
-    init::{self, PASSED_ON, Report, Streams},
-    log_writer::Stream,
+    cgroup, control, exec,
+    init::{self, PASSED_ON, Report, Stdio, Streams},
+    log_writer::Log,
     spec::{Exit, Failure, Identity, RunAs, RunDir, Sandbox, Spec},
+    visits::{Input, Visits},
+    watch::{Ends, Watch},
 };
 
 /// The helper's exit status when another helper already runs what it was given.
@@ -113,12 +108,7 @@ fn run(path: &Path) -> Result<ExitCode, Error> {
     }
     // It holds secrets, and nobody needs it any more.
     let _ = fs::remove_file(path);
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o640)
-        .open(run.log())
-        .map_err(file("open the log", &run.log()))?;
+    let log = Log::open(run.clone(), spec.log_bytes).map_err(file("open the log", &run.log()))?;
     let exit = contain(&spec, blocked, log)?;
     record(&run, &exit)?;
     Ok(ExitCode::SUCCESS)
@@ -153,7 +143,7 @@ fn record(run: &RunDir, exit: &Exit) -> Result<(), Error> {
 }
 
 /// Starts the container's first process and stays until the last one is gone.
-fn contain(spec: &Spec, blocked: SigSet, log: File) -> Result<Exit, Error> {
+fn contain(spec: &Spec, blocked: SigSet, log: Log) -> Result<Exit, Error> {
     let signals = SignalFd::with_flags(&blocked, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(system("listen for signals"))?;
     let _ = prctl::set_child_subreaper(true);
@@ -176,39 +166,42 @@ fn contain(spec: &Spec, blocked: SigSet, log: File) -> Result<Exit, Error> {
             message: format!("cannot {what}: {source}"),
         }));
     }
-    let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(system("make a pipe"));
-    let (stdout, stdout_inside) = pipe()?;
-    let (stderr, stderr_inside) = pipe()?;
-    let (report, report_inside) = pipe()?;
-    let streams = Streams {
-        stdout: stdout_inside,
-        stderr: stderr_inside,
-        report: report_inside,
-    };
+    let visits = Visits::open(&RunDir(spec.run_dir.clone())).unwrap_or_else(|error| {
+        note(&error);
+        Visits::closed()
+    });
+    let (streams, ends, input) = streams(spec).map_err(system("make a pipe"))?;
     #[expect(unsafe_code, reason = "fork is unsafe in a process with threads")]
     // SAFETY: the helper never starts a thread, so the child may do anything the parent could.
     let forked = unsafe { fork() }.map_err(system("fork"))?;
     let first = match forked {
         ForkResult::Child => {
-            drop((stdout, stderr, report));
+            drop((ends, input, visits));
             init::run(spec, streams)
         }
         ForkResult::Parent { child } => child,
     };
     drop(streams);
+    // From here on children are born inside and see the host for a moment: nobody inside may look into them.
+    let _ = prctl::set_dumpable(false);
     let mut watched = Watch {
+        spec,
         first,
         signals,
         log,
+        visits,
+        input,
+        has_started: false,
         stopped: false,
         killed: false,
-        has_oom: false,
     };
-    let reports = watched.until_gone(stdout, stderr, report)?;
+    let reports = watched
+        .until_gone(ends)
+        .map_err(system("wait for the container's output"))?;
     let ended = waitpid(first, None).map_err(system("wait for the container"))?;
     // Only a container without a PID namespace can have left anything behind.
     init::end_descendants();
-    watched.has_oom = spec.cgroups.iter().any(|group| cgroup::oom_kills(group) > 0);
+    let has_oom = spec.cgroups.iter().any(|group| cgroup::oom_kills(group) > 0);
     for group in &spec.cgroups {
         let _ = fs::remove_dir(group);
     }
@@ -224,12 +217,55 @@ fn contain(spec: &Spec, blocked: SigSet, log: File) -> Result<Exit, Error> {
     Ok(Exit {
         exit_code: failure.as_ref().map_or(exit_code, start_error_code),
         signal,
-        oom: watched.has_oom || by_machine,
+        oom: has_oom || by_machine,
         stopped: watched.stopped,
         started_at,
         finished_at: Timestamp::now(),
         failure,
     })
+}
+
+/// The container's streams: what its processes get, and what stays here.
+fn streams(spec: &Spec) -> io::Result<(Streams, Ends, Input)> {
+    let (report, report_inside) = pipe2(OFlag::O_CLOEXEC)?;
+    let mut ends = Ends {
+        report: Some(report.into()),
+        ..Ends::default()
+    };
+    let mut input = Input::default();
+    let stdio = if spec.tty {
+        let (console, to) = control::pair()?;
+        ends.console = Some(console);
+        Stdio::Terminal { to }
+    } else {
+        let (stdout, stdout_inside) = pipe2(OFlag::O_CLOEXEC)?;
+        let (stderr, stderr_inside) = pipe2(OFlag::O_CLOEXEC)?;
+        ends.stdout = Some(stdout.into());
+        ends.stderr = Some(stderr.into());
+        let stdin = if spec.stdin {
+            let (stdin_inside, stdin) = pipe2(OFlag::O_CLOEXEC)?;
+            input.fd = Some(stdin);
+            Some(stdin_inside)
+        } else {
+            None
+        };
+        Stdio::Files {
+            stdin,
+            stdout: stdout_inside,
+            stderr: stderr_inside,
+        }
+    };
+    let streams = Streams {
+        stdio,
+        report: report_inside,
+    };
+    Ok((streams, ends, input))
+}
+
+/// Says on the helper's own error stream that nobody can come to the container.
+#[expect(clippy::print_stderr, reason = "the helper's error stream is its log file")]
+fn note(error: &io::Error) {
+    eprintln!("nobody can enter the container or attach to it: {error}");
 }
 
 /// As a shell says it.
@@ -278,156 +314,10 @@ pub(crate) fn become_another(run_as: RunAs) -> Result<(), (&'static str, io::Err
         .map_err(|error| ("map the group", error))
 }
 
-struct Watch {
-    first: Pid,
-    signals: SignalFd,
-    log: File,
-    stopped: bool,
-    killed: bool,
-    has_oom: bool,
-}
-
-impl Watch {
-    /// Keeps the log and passes signals on until no process holds the container's streams any more.
-    fn until_gone(
-        &mut self,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
-        report: OwnedFd,
-    ) -> Result<Vec<Report>, Error> {
-        let (mut output, mut errors) = (Stream::stdout(), Stream::stderr());
-        let mut reports = Vec::new();
-        let mut unread = Vec::new();
-        let (mut stdout, mut stderr, mut report) = (
-            Some(File::from(stdout)),
-            Some(File::from(stderr)),
-            Some(File::from(report)),
-        );
-        let mut buffer = vec![0; 64 * 1024];
-        while stdout.is_some() || stderr.is_some() || report.is_some() {
-            let ready = {
-                let open = [&stdout, &stderr, &report];
-                let mut polled: Vec<PollFd<'_>> = std::iter::once(self.signals.as_fd())
-                    .chain(open.iter().filter_map(|file| file.as_ref().map(File::as_fd)))
-                    .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-                    .collect();
-                match poll(&mut polled, PollTimeout::NONE) {
-                    Ok(_) | Err(Errno::EINTR) => {}
-                    Err(errno) => return Err(system("wait for the container's output")(errno)),
-                }
-                let mut results = polled.iter().map(|fd| fd.any().unwrap_or(false));
-                let signal = results.next().unwrap_or(false);
-                let mut of = |file: &Option<File>| file.is_some() && results.next().unwrap_or(false);
-                (signal, of(&stdout), of(&stderr), of(&report))
-            };
-            if ready.0 {
-                self.take_signals();
-            }
-            let now = Timestamp::now();
-            let log = &mut self.log;
-            // A full disk must not stop the container, so what cannot be logged is lost.
-            if ready.1
-                && take(&mut stdout, &mut buffer, |bytes| {
-                    drop(output.take(bytes, now, log))
-                })
-            {
-                drop(output.finish(now, log));
-            }
-            if ready.2
-                && take(&mut stderr, &mut buffer, |bytes| {
-                    drop(errors.take(bytes, now, log))
-                })
-            {
-                drop(errors.finish(now, log));
-            }
-            if ready.3 {
-                take(&mut report, &mut buffer, |bytes| unread.extend_from_slice(bytes));
-                while let Some(end) = unread.iter().position(|&byte| byte == b'\n') {
-                    let line: Vec<u8> = unread.drain(..=end).collect();
-                    let read: Option<Report> = serde_json::from_slice(&line).ok();
-                    if read == Some(Report::Started) {
-                        announce();
-                    }
-                    reports.extend(read);
-                }
-            }
-        }
-        Ok(reports)
-    }
-
-    fn take_signals(&mut self) {
-        while let Ok(Some(taken)) = self.signals.read_signal() {
-            match i32::try_from(taken.ssi_signo).map(Signal::try_from) {
-                Ok(Ok(Signal::SIGCHLD)) | Err(_) | Ok(Err(_)) => {}
-                Ok(Ok(Signal::SIGUSR1)) => {
-                    (self.stopped, self.killed) = (true, true);
-                    let _ = kill(self.first, Signal::SIGKILL);
-                    // Without a PID namespace what is left below is now ours.
-                    end_orphans(self.first);
-                }
-                Ok(Ok(signal)) => {
-                    self.stopped |= signal == Signal::SIGTERM;
-                    let _ = kill(self.first, signal);
-                }
-            }
-        }
-    }
-}
-
-/// Tells the node, which may be gone, that the command runs: one byte on our standard output.
-fn announce() {
-    let mut output = io::stdout();
-    let _ = output.write_all(b"s").and_then(|()| output.flush());
-}
-
-/// Ends processes that fell to us because the first process is dying, so that they let go of the streams. The
-/// first process itself is left for the caller to wait for.
-fn end_orphans(first: Pid) {
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
-
-    // Its end comes first: only then is everything below it handed to us.
-    let _ = waitid(Id::Pid(first), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
-    let me = std::process::id();
-    loop {
-        let children = fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
-        let mut others = children
-            .split_ascii_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-            .map(Pid::from_raw)
-            .filter(|pid| *pid != first)
-            .peekable();
-        if others.peek().is_none() {
-            return;
-        }
-        for pid in others {
-            let _ = kill(pid, Signal::SIGKILL);
-            let _ = waitpid(pid, None);
-        }
-    }
-}
-
-/// Reads once; `true` when the end was reached, and the file is closed.
-fn take(file: &mut Option<File>, buffer: &mut [u8], mut got: impl FnMut(&[u8])) -> bool {
-    let Some(open) = file else { return false };
-    match open.read(buffer) {
-        Ok(0) => {
-            *file = None;
-            true
-        }
-        Ok(count) => {
-            got(&buffer[..count]);
-            false
-        }
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
-        Err(_) => {
-            *file = None;
-            true
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use nix::unistd::Pid;
+
     use super::*;
 
     #[test]

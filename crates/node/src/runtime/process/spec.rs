@@ -2,8 +2,8 @@
 //!
 //! Everything of one run of one container is in one directory, the *run directory*:
 //! `spec.json` (removed once read: it holds secrets), `pid` (who runs it: made once, never replaced),
-//! `log` (CRI format), `exit.json` (made when it is over), `termination-log`, `shim.err`, and the sandbox's
-//! own folders `root`, `upper`, `work`, `layers`, `tmp`.
+//! `log` (CRI format; older parts are `log.1`, `log.2` and so on), `control` (the socket of [`super::control`]),
+//! `exit.json` (made when it is over), `termination-log`, `shim.err`, and the sandbox's own folders `root`, `upper`, `work`, `layers`, `tmp`.
 
 use std::path::{Path, PathBuf};
 
@@ -117,6 +117,27 @@ pub(crate) struct Spec {
     pub(crate) run_as: Option<RunAs>,
     /// Control groups to enter; removed afterwards.
     pub(crate) cgroups: Vec<PathBuf>,
+    /// Whether the command has an input that somebody can attach to. Else it is empty.
+    #[serde(default)]
+    pub(crate) stdin: bool,
+    /// Whether the input ends when the first who attached to it goes.
+    #[serde(default)]
+    pub(crate) stdin_once: bool,
+    /// Whether the command has a terminal.
+    #[serde(default)]
+    pub(crate) tty: bool,
+    /// How large one file of its log may get.
+    #[serde(default = "default_log_bytes")]
+    pub(crate) log_bytes: u64,
+}
+
+/// How large one file of a container's log may get, as in kubelet.
+pub(crate) const LOG_BYTES: u64 = 10 * 1024 * 1024;
+/// How many files of a container's log are kept, as in kubelet.
+pub(crate) const LOG_FILES: u64 = 5;
+
+const fn default_log_bytes() -> u64 {
+    LOG_BYTES
 }
 
 /// Whose process a run is: written by the shim before it does anything.
@@ -196,6 +217,21 @@ impl RunDir {
 
     pub(crate) fn log(&self) -> PathBuf {
         self.0.join("log")
+    }
+
+    /// An older part of the log; the first one is 1.
+    pub(crate) fn older_log(&self, number: u64) -> PathBuf {
+        self.0.join(format!("log.{number}"))
+    }
+
+    /// The numbers of the older parts of the log that are kept, oldest first.
+    pub(crate) fn older_logs(&self) -> Vec<u64> {
+        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let mut numbers: Vec<u64> = entries
+            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("log.")?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     pub(crate) fn exit(&self) -> PathBuf {
