@@ -32,6 +32,113 @@ impl Quantity {
     }
 }
 
+/// How an amount is written: Kubernetes keeps to the way that its first writer chose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Notation {
+    /// `500m`, `2`, `3k`, `4G`.
+    #[default]
+    Decimal,
+    /// `3Ki`, `4Gi`.
+    Binary,
+    /// `3e3`.
+    Exponent,
+}
+
+impl Notation {
+    /// The notation of a text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let suffix = text
+            .trim()
+            .trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '+' | '-'));
+        match suffix {
+            "Ki" | "Mi" | "Gi" | "Ti" | "Pi" | "Ei" => Self::Binary,
+            _ if suffix.len() > 1 && suffix.starts_with(['e', 'E']) => Self::Exponent,
+            _ => Self::Decimal,
+        }
+    }
+}
+
+/// An amount and how it is written. Adding keeps the notation of what was there first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Amount {
+    /// How much.
+    pub quantity: Quantity,
+    /// How it is written.
+    pub notation: Notation,
+}
+
+impl Amount {
+    /// A number of things.
+    #[must_use]
+    pub fn count(things: usize) -> Self {
+        Self {
+            quantity: Quantity::from_units(i64::try_from(things).unwrap_or(i64::MAX)),
+            notation: Notation::Decimal,
+        }
+    }
+}
+
+impl std::str::FromStr for Amount {
+    type Err = InvalidQuantity;
+
+    fn from_str(text: &str) -> Result<Self, InvalidQuantity> {
+        Ok(Self {
+            quantity: text.parse()?,
+            notation: Notation::of(text),
+        })
+    }
+}
+
+impl std::ops::Add for Amount {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            quantity: self.quantity + other.quantity,
+            notation: if self.quantity.0 == 0 {
+                other.notation
+            } else {
+                self.notation
+            },
+        }
+    }
+}
+
+impl std::ops::Sub for Amount {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            quantity: self.quantity - other.quantity,
+            ..self
+        }
+    }
+}
+
+impl std::fmt::Display for Amount {
+    /// In Kubernetes' canonical form: no fraction, the largest suffix that leaves none.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let milli = self.quantity.0;
+        if milli == 0 {
+            return f.write_str("0");
+        }
+        let is_binary = self.notation == Notation::Binary && milli.abs() >= 1_024_000;
+        let (mut number, suffixes): (i128, &[&str]) = match self.notation {
+            _ if is_binary => (self.quantity.units(), &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]),
+            Notation::Exponent => (milli, &["e-3", "", "e3", "e6", "e9", "e12", "e15", "e18"]),
+            Notation::Decimal | Notation::Binary => (milli, &["m", "", "k", "M", "G", "T", "P", "E"]),
+        };
+        let base = if is_binary { 1024 } else { 1000 };
+        let mut at = 0;
+        while number % base == 0 && at + 1 < suffixes.len() {
+            number /= base;
+            at += 1;
+        }
+        write!(f, "{number}{}", suffixes[at])
+    }
+}
+
 impl std::str::FromStr for Quantity {
     type Err = InvalidQuantity;
 
@@ -164,6 +271,32 @@ mod tests {
         check("100M", 100_000_000_000, "100000000");
         check("1e3", 1_000_000, "1000");
         check("100u", 1, "1m");
+    }
+
+    #[test]
+    fn amounts_are_written_in_canonical_form() {
+        for (text, shown) in [
+            ("0", "0"),
+            ("0Gi", "0"),
+            ("0.5", "500m"),
+            ("1000m", "1"),
+            ("1500m", "1500m"),
+            ("3000", "3k"),
+            ("100M", "100M"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("0.5Ki", "512"),
+            ("1024", "1024"),
+            ("1e3", "1e3"),
+            ("12e6", "12e6"),
+        ] {
+            let amount: Amount = text.parse().unwrap();
+            assert_eq!(amount.to_string(), shown, "{text}");
+        }
+        let sum = "1Gi".parse::<Amount>().unwrap() + "1000M".parse().unwrap();
+        assert_eq!(sum.to_string(), "2073741824");
+        let from_nothing = Amount::default() + "1Gi".parse().unwrap();
+        assert_eq!(from_nothing.to_string(), "1Gi");
     }
 
     #[test]

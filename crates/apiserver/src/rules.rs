@@ -1,10 +1,20 @@
 //! What a kind has of its own, as functions that its row names: the shape of its objects, their
 //! defaults, the status they begin with, what is valid and what may change. Pure.
 
+pub(crate) mod budget;
 pub(crate) mod claim;
+pub(crate) mod cron_job;
+pub(crate) mod endpoints;
+pub(crate) mod job;
 pub(crate) mod namespace;
 pub(crate) mod pod;
+pub(crate) mod quota;
+pub(crate) mod roles;
+pub(crate) mod service;
 pub(crate) mod settings;
+pub(crate) mod syntax;
+pub(crate) mod volume;
+pub(crate) mod workload;
 
 use std::fmt;
 
@@ -81,15 +91,10 @@ pub(crate) fn shape<T: DeserializeOwned + Serialize>(object: &Value) -> Result<V
     serde_json::to_value(T::deserialize(object)?)
 }
 
-/// Quantities written as numbers become text, which is what every client reads.
+/// Quantities are written as Kubernetes writes them, as text.
 fn quantities(object: &mut Value, pointer: &str) {
-    let Some(Value::Object(amounts)) = object.pointer_mut(pointer) else {
-        return;
-    };
-    for amount in amounts.values_mut() {
-        if let Value::Number(number) = amount {
-            *amount = number.to_string().into();
-        }
+    if let Some(Value::Object(amounts)) = object.pointer_mut(pointer) {
+        amounts.values_mut().for_each(pod::canonical);
     }
 }
 

@@ -74,6 +74,32 @@ impl Problems {
         );
     }
 
+    /// As [`Self::duplicate`], for what is no text.
+    pub(crate) fn duplicate_value(&mut self, field: impl Into<String>, value: impl Into<Value>) {
+        self.push(
+            "FieldValueDuplicate",
+            field,
+            format!("Duplicate value: {}", value.into()),
+        );
+    }
+
+    /// What the value names is not there.
+    pub(crate) fn not_found(&mut self, field: impl Into<String>, value: &str) {
+        self.push("FieldValueNotFound", field, format!("Not found: \"{value}\""));
+    }
+
+    /// The text has too many bytes.
+    pub(crate) fn too_long(&mut self, field: impl Into<String>, most: usize) {
+        let message = format!("Too long: may not be more than {most} bytes");
+        self.push("FieldValueTooLong", field, message);
+    }
+
+    /// The list has too many items.
+    pub(crate) fn too_many(&mut self, field: impl Into<String>, has: usize, most: usize) {
+        let message = format!("Too many: {has}: must have at most {most} items");
+        self.push("FieldValueTooMany", field, message);
+    }
+
     /// As the `causes` of a `Status`.
     pub(crate) fn causes(&self) -> Value {
         self.0
