@@ -129,6 +129,7 @@ pub(crate) fn update(
     };
     let mut problems = Problems::default();
     if part.is_none() {
+        (kind.rules.carry)(old, &mut object);
         (kind.rules.default)(&mut object);
         shape::conform(kind, &mut object, unknown)?;
         metadata::check(kind, &object, &mut problems);

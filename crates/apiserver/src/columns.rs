@@ -2,8 +2,11 @@
 //! Cells are pure functions of an object and the time.
 
 mod event;
+pub(crate) mod network;
 mod node;
 pub(crate) mod pod;
+pub(crate) mod policy;
+pub(crate) mod workload;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -235,6 +238,47 @@ fn or_none(text: &str) -> &str {
 
 fn or_unset(text: &str) -> &str {
     if text.is_empty() { "<unset>" } else { text }
+}
+
+/// `a=b,c=d`.
+fn labels(labels: Option<&Value>) -> String {
+    let mut all = labels
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect::<Vec<_>>();
+    all.sort_unstable();
+    or_none(&all.join(",")).to_owned()
+}
+
+/// A label selector as it is written on a command line.
+fn selector(selector: Option<&Value>) -> String {
+    let Some(selector) = selector else {
+        return or_none("").to_owned();
+    };
+    let mut all = Vec::new();
+    if selector
+        .get("matchLabels")
+        .and_then(Value::as_object)
+        .is_some_and(|labels| !labels.is_empty())
+    {
+        all.push(labels(selector.get("matchLabels")));
+    }
+    for expression in object::list(selector, "/matchExpressions") {
+        let key = object::text(expression, "/key");
+        let values = object::list(expression, "/values")
+            .iter()
+            .filter_map(Value::as_str);
+        let values = values.collect::<Vec<_>>().join(",");
+        all.push(match object::text(expression, "/operator") {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            _ => format!("!{key}"),
+        });
+    }
+    or_none(&all.join(",")).to_owned()
 }
 
 /// How long ago the time at the pointer is.

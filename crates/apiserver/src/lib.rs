@@ -27,6 +27,7 @@ mod patch;
 mod protobuf;
 mod render;
 mod request;
+mod reserve;
 mod rules;
 mod selector;
 mod server;

@@ -21,7 +21,10 @@ use std::fmt;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{object, validation::Problems};
+use crate::{
+    object,
+    validation::{self, Problems},
+};
 
 /// The object as a type reads it: what is not in it is not known to the type.
 pub(crate) type Shape = fn(&Value) -> Result<Value, serde_json::Error>;
@@ -47,8 +50,10 @@ pub(crate) struct Rules {
     pub(crate) on_delete: fn(&mut Value),
     /// Whether something of the kind's own, beside finalizers, holds an object that is to leave.
     pub(crate) is_held: fn(&Value) -> bool,
-    /// Whether names are DNS labels rather than subdomains.
-    pub(crate) names_are_labels: bool,
+    /// Takes over from the old object what a new one leaves out, before it is filled in.
+    pub(crate) carry: fn(&Value, &mut Value),
+    /// What is wrong with a name.
+    pub(crate) name_problem: fn(&str) -> Option<&'static str>,
 }
 
 impl Rules {
@@ -62,7 +67,8 @@ impl Rules {
         protection: |_| None,
         on_delete: |_| {},
         is_held: |_| false,
-        names_are_labels: false,
+        carry: |_, _| {},
+        name_problem: |name| (!validation::is_subdomain(name)).then_some(validation::SUBDOMAIN),
     };
 
     /// Of a kind whose objects only have to be of its type.
@@ -166,8 +172,8 @@ fn check_names(items: &[Value], field: &str, problems: &mut Problems) {
         let name = object::text(item, "/name");
         if name.is_empty() {
             problems.required(path, "");
-        } else if !crate::validation::is_label(name) {
-            problems.invalid(path, name, crate::validation::LABEL);
+        } else if !validation::is_label(name) {
+            problems.invalid(path, name, validation::LABEL);
         } else if items[..index]
             .iter()
             .any(|earlier| object::text(earlier, "/name") == name)

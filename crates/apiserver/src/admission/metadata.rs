@@ -37,15 +37,10 @@ pub(super) fn generated_name(prefix: &str, id: Uuid) -> String {
 /// What is wrong with the metadata of an object.
 pub(super) fn check(kind: &Kind, object: &Value, problems: &mut Problems) {
     let name = object::name(object);
-    let (is_valid, rule): (fn(&str) -> bool, _) = if kind.rules.names_are_labels {
-        (validation::is_label, validation::LABEL)
-    } else {
-        (validation::is_subdomain, validation::SUBDOMAIN)
-    };
     if name.is_empty() {
         problems.required("metadata.name", "name or generateName is required");
-    } else if !is_valid(name) {
-        problems.invalid("metadata.name", name, rule);
+    } else if let Some(problem) = (kind.rules.name_problem)(name) {
+        problems.invalid("metadata.name", name, problem);
     }
     for (key, value) in map(object, "/metadata/labels") {
         if let Some(problem) = validation::qualified_name_problem(key) {

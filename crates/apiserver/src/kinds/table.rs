@@ -3,12 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::{
-    api::{
-        apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core,
-        discovery::v1 as discovery, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
-        storage::v1 as storage,
-    },
-    apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
+    api::core::v1 as core, apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
 };
 
 use super::{Field, Handling, Kind, KindRef, Scope, Storage, Subresource, Text, absent, event, field};
@@ -68,7 +63,7 @@ pub(crate) static PODS: LazyLock<KindRef> = LazyLock::new(|| {
 pub(crate) static LEASES: LazyLock<KindRef> = LazyLock::new(|| {
     Arc::new(Kind {
         columns: Columns::Fixed(columns::LEASES),
-        rules: Rules::of(rules::shape::<coordination::Lease>),
+        rules: rules::endpoints::LEASE,
         ..Kind::new(("coordination.k8s.io", "v1"), "leases", "lease", "Lease")
     })
 });
@@ -102,7 +97,8 @@ fn core_kinds() -> Vec<Kind> {
         },
         Kind {
             short_names: texts(["ep"]),
-            rules: Rules::of(rules::shape::<core::Endpoints>),
+            columns: Columns::Fixed(columns::network::ENDPOINTS),
+            rules: rules::endpoints::ENDPOINTS,
             ..core("endpoints", "endpoints", "Endpoints")
         },
         Kind {
@@ -114,7 +110,8 @@ fn core_kinds() -> Vec<Kind> {
         },
         Kind {
             short_names: texts(["limits"]),
-            rules: Rules::of(rules::shape::<core::LimitRange>),
+            columns: Columns::Fixed(columns::policy::DATED),
+            rules: rules::quota::LIMITS,
             ..core("limitranges", "limitrange", "LimitRange")
         },
         Kind {
@@ -144,14 +141,16 @@ fn core_kinds() -> Vec<Kind> {
             scope: Scope::Cluster,
             subresources: vec![Subresource::Status],
             returns_deleted: true,
-            rules: Rules::with_status(rules::shape::<core::PersistentVolume>),
+            columns: Columns::Fixed(columns::policy::VOLUMES),
+            rules: rules::volume::VOLUME,
             ..core("persistentvolumes", "persistentvolume", "PersistentVolume")
         },
         Kind {
             short_names: texts(["quota"]),
             subresources: vec![Subresource::Status],
             returns_deleted: true,
-            rules: Rules::with_status(rules::shape::<core::ResourceQuota>),
+            columns: Columns::Fixed(columns::policy::QUOTAS),
+            rules: rules::quota::QUOTA,
             ..core("resourcequotas", "resourcequota", "ResourceQuota")
         },
         Kind {
@@ -177,7 +176,8 @@ fn core_kinds() -> Vec<Kind> {
                 field("spec.type", "/spec/type"),
             ],
             returns_deleted: true,
-            rules: Rules::with_status(rules::shape::<core::Service>),
+            columns: Columns::Fixed(columns::network::SERVICES),
+            rules: rules::service::RULES,
             ..core("services", "service", "Service")
         },
     ]
@@ -194,16 +194,19 @@ fn apps_kinds() -> Vec<Kind> {
         };
     vec![
         Kind {
-            rules: Rules::with_status(rules::shape::<apps::Deployment>),
+            columns: Columns::Fixed(columns::workload::DEPLOYMENTS),
+            rules: rules::workload::DEPLOYMENT,
             ..scaled("deployments", "deployment", "Deployment", "deploy")
         },
         Kind {
             fields: vec![absent("status.replicas", "/status/replicas", "0")],
-            rules: Rules::with_status(rules::shape::<apps::ReplicaSet>),
+            columns: Columns::Fixed(columns::workload::REPLICA_SETS),
+            rules: rules::workload::REPLICA_SET,
             ..scaled("replicasets", "replicaset", "ReplicaSet", "rs")
         },
         Kind {
-            rules: Rules::with_status(rules::shape::<apps::StatefulSet>),
+            columns: Columns::Fixed(columns::workload::STATEFUL_SETS),
+            rules: rules::workload::STATEFUL_SET,
             ..scaled("statefulsets", "statefulset", "StatefulSet", "sts")
         },
     ]
@@ -219,12 +222,14 @@ fn batch_kinds() -> Vec<Kind> {
     vec![
         Kind {
             short_names: texts(["cj"]),
-            rules: Rules::with_status(rules::shape::<batch::CronJob>),
+            columns: Columns::Fixed(columns::workload::CRON_JOBS),
+            rules: rules::cron_job::RULES,
             ..batch("cronjobs", "cronjob", "CronJob")
         },
         Kind {
             fields: vec![absent("status.successful", "/status/succeeded", "0")],
-            rules: Rules::with_status(rules::shape::<batch::Job>),
+            columns: Columns::Fixed(columns::workload::JOBS),
+            rules: rules::job::RULES,
             ..batch("jobs", "job", "Job")
         },
     ]
@@ -237,20 +242,24 @@ fn access_kinds() -> Vec<Kind> {
     vec![
         Kind {
             scope: Scope::Cluster,
-            rules: Rules::of(rules::shape::<rbac::ClusterRoleBinding>),
+            columns: Columns::Fixed(columns::policy::BINDINGS),
+            rules: rules::roles::CLUSTER_ROLE_BINDING,
             ..rbac("clusterrolebindings", "clusterrolebinding", "ClusterRoleBinding")
         },
         Kind {
             scope: Scope::Cluster,
-            rules: Rules::of(rules::shape::<rbac::ClusterRole>),
+            columns: Columns::Fixed(columns::policy::DATED),
+            rules: rules::roles::CLUSTER_ROLE,
             ..rbac("clusterroles", "clusterrole", "ClusterRole")
         },
         Kind {
-            rules: Rules::of(rules::shape::<rbac::RoleBinding>),
+            columns: Columns::Fixed(columns::policy::BINDINGS),
+            rules: rules::roles::ROLE_BINDING,
             ..rbac("rolebindings", "rolebinding", "RoleBinding")
         },
         Kind {
-            rules: Rules::of(rules::shape::<rbac::Role>),
+            columns: Columns::Fixed(columns::policy::DATED),
+            rules: rules::roles::ROLE,
             ..rbac("roles", "role", "Role")
         },
     ]
@@ -273,7 +282,8 @@ fn other_kinds() -> Vec<Kind> {
             )
         },
         Kind {
-            rules: Rules::of(rules::shape::<discovery::EndpointSlice>),
+            columns: Columns::Fixed(columns::network::SLICES),
+            rules: rules::endpoints::SLICE,
             ..Kind::new(
                 ("discovery.k8s.io", "v1"),
                 "endpointslices",
@@ -298,7 +308,8 @@ fn other_kinds() -> Vec<Kind> {
             short_names: texts(["pdb"]),
             subresources: vec![Subresource::Status],
             has_generation: true,
-            rules: Rules::with_status(rules::shape::<policy::PodDisruptionBudget>),
+            columns: Columns::Fixed(columns::policy::BUDGETS),
+            rules: rules::budget::BUDGET,
             ..Kind::new(
                 ("policy", "v1"),
                 "poddisruptionbudgets",
@@ -309,7 +320,8 @@ fn other_kinds() -> Vec<Kind> {
         Kind {
             short_names: texts(["pc"]),
             scope: Scope::Cluster,
-            rules: Rules::of(rules::shape::<scheduling::PriorityClass>),
+            columns: Columns::Fixed(columns::policy::PRIORITIES),
+            rules: rules::budget::PRIORITY,
             ..Kind::new(
                 ("scheduling.k8s.io", "v1"),
                 "priorityclasses",
@@ -321,7 +333,8 @@ fn other_kinds() -> Vec<Kind> {
             short_names: texts(["sc"]),
             scope: Scope::Cluster,
             returns_deleted: true,
-            rules: Rules::of(rules::shape::<storage::StorageClass>),
+            columns: Columns::Fixed(columns::policy::CLASSES),
+            rules: rules::volume::CLASS,
             ..Kind::new(
                 ("storage.k8s.io", "v1"),
                 "storageclasses",

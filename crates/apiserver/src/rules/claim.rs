@@ -83,15 +83,11 @@ pub(crate) fn check_modes(modes: &[Value], field: &str, problems: &mut Problems)
         problems.unsupported(field, mode, &ACCESS_MODES);
     }
     if modes.len() > 1 && modes.contains(&"ReadWriteOncePod") {
-        problems.forbidden(
-            field,
-            "may not use ReadWriteOncePod with other access modes",
-        );
+        problems.forbidden(field, "may not use ReadWriteOncePod with other access modes");
     }
 }
 
-const FIXED: &str =
-    "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+const FIXED: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
 fn check_change(old: &Value, new: &Value, problems: &mut Problems) {
     // A binder fills in the volume; more may be asked for; nothing else moves.
@@ -110,9 +106,7 @@ fn check_change(old: &Value, new: &Value, problems: &mut Problems) {
     let moved = !bound.is_empty() && bound != object::text(new, "/spec/volumeName");
     // A default that came later may still be filled in.
     let mut before = fixed(old);
-    if bound.is_empty()
-        && !syntax::is_set(old, "/spec/storageClassName")
-    {
+    if bound.is_empty() && !syntax::is_set(old, "/spec/storageClassName") {
         let class = new.pointer("/spec/storageClassName").cloned();
         object::put(object::as_map(&mut before), "storageClassName", class);
     }
@@ -200,7 +194,10 @@ mod tests {
             "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"
         );
         assert!(changed(&claim(), resize("2Gi")).starts_with("spec: Forbidden: spec is immutable"));
-        assert_eq!(changed(&claim(), |new| new["spec"]["volumeName"] = json!("v")), "[]");
+        assert_eq!(
+            changed(&claim(), |new| new["spec"]["volumeName"] = json!("v")),
+            "[]"
+        );
         assert!(changed(&bound, |new| new["spec"]["volumeName"] = json!("w")).contains("immutable"));
         let reclass = |new: &mut Value| new["spec"]["storageClassName"] = json!("x");
         assert_eq!(changed(&claim(), reclass), "[]");

@@ -128,14 +128,23 @@ mod tests {
 
     #[test]
     fn schedules_have_five_fields_or_a_name() {
-        for good in ["* * * * *", "@hourly", "@every 1h", "0 9 * * mon-fri", "*/5 * * * *"] {
+        for good in [
+            "* * * * *",
+            "@hourly",
+            "@every 1h",
+            "0 9 * * mon-fri",
+            "*/5 * * * *",
+        ] {
             assert_eq!(problems("schedule", json!(good)), "[]", "{good}");
         }
         for (bad, expected) in [
             ("", "spec.schedule: Required value"),
             ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
             ("61 * * * *", "spec.schedule: Invalid value: \"61 * * * *\": "),
-            ("TZ=UTC * * * * *", "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"),
+            (
+                "TZ=UTC * * * * *",
+                "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+            ),
         ] {
             let message = problems("schedule", json!(bad));
             assert!(message.contains(expected), "{message}");

@@ -117,7 +117,9 @@ fn check(job: &Value, problems: &mut Problems) {
             (OLD_NAME, object::name(job)),
         ];
         for (label, value) in expected {
-            let is = labels.and_then(|labels| labels.get(label)).and_then(Value::as_str);
+            let is = labels
+                .and_then(|labels| labels.get(label))
+                .and_then(Value::as_str);
             if is != Some(value) {
                 let labels = labels.cloned().unwrap_or_default();
                 let field = "spec.template.metadata.labels";

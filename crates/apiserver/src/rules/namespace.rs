@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use serde_json::{Value, json};
 
 use super::{Rules, shape};
-use crate::object;
+use crate::{object, validation};
 
 /// The finalizer in `spec.finalizers` that stands until the namespace is empty.
 pub(crate) const FINALIZER: &str = "kubernetes";
@@ -25,7 +25,7 @@ pub(crate) const RULES: Rules = Rules {
         object::section(namespace, "status").insert("phase".to_owned(), "Terminating".into());
     },
     is_held: |namespace| !object::list(namespace, "/spec/finalizers").is_empty(),
-    names_are_labels: true,
+    name_problem: |name| (!validation::is_label(name)).then_some(validation::LABEL),
     ..Rules::NONE
 };
 

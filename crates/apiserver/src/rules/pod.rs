@@ -52,12 +52,7 @@ fn grace(pod: &Value, asked: Option<i64>) -> i64 {
 /// Problems with a template, which `field` names. `mountable` are names of volumes that its Pods
 /// will have beside those it lists.
 pub(crate) fn check_template(template: &Value, field: &str, mountable: &[&str], problems: &mut Problems) {
-    syntax::check_labels(
-        template,
-        "/metadata/labels",
-        &format!("{field}.labels"),
-        problems,
-    );
+    syntax::check_labels(template, "/metadata/labels", &format!("{field}.labels"), problems);
     let spec = template.get("spec").unwrap_or(&Value::Null);
     check_spec(spec, &format!("{field}.spec"), mountable, problems);
     if !object::list(spec, "/ephemeralContainers").is_empty() {
@@ -94,7 +89,11 @@ fn check_spec(spec: &Value, field: &str, mountable: &[&str], problems: &mut Prob
         let ip = object::text(alias, "/ip");
         if ip.parse::<std::net::IpAddr>().is_err() {
             let field = format!("{field}.hostAliases[{index}].ip");
-            problems.invalid(field, ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+            problems.invalid(
+                field,
+                ip,
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            );
         }
     }
     check_tolerations(spec, field, problems);
@@ -103,9 +102,13 @@ fn check_spec(spec: &Value, field: &str, mountable: &[&str], problems: &mut Prob
 fn check_tolerations(spec: &Value, field: &str, problems: &mut Problems) {
     for (index, toleration) in object::list(spec, "/tolerations").iter().enumerate() {
         let field = format!("{field}.tolerations[{index}]");
-        let (key, operator) = (object::text(toleration, "/key"), object::text(toleration, "/operator"));
+        let (key, operator) = (
+            object::text(toleration, "/key"),
+            object::text(toleration, "/operator"),
+        );
         if key.is_empty() && operator != "Exists" {
-            let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            let detail =
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             problems.invalid(format!("{field}.operator"), operator, detail);
         } else if operator == "Exists" && !object::text(toleration, "/value").is_empty() {
             let detail = "value must be empty when `operator` is 'Exists'";

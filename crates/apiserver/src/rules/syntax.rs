@@ -155,7 +155,10 @@ pub(crate) fn check_subdomain(
 }
 
 /// The map at the pointer, or an empty one.
-pub(crate) fn map<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
+pub(crate) fn map<'a>(
+    object: &'a Value,
+    pointer: &str,
+) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
     object
         .pointer(pointer)
         .and_then(Value::as_object)
@@ -206,7 +209,10 @@ mod tests {
         }
         for (bad, problem) in [
             ("abcdefghijklmnop", "must be no more than 15 characters"),
-            ("Http", "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"),
+            (
+                "Http",
+                "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
+            ),
             ("80", "must contain at least one letter (a-z)"),
             ("a--b", "must not contain consecutive hyphens"),
             ("-a", "must not begin or end with a hyphen"),

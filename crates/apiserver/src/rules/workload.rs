@@ -156,7 +156,12 @@ pub(super) fn check_share(share: &Value, field: &str, problems: &mut Problems) {
 
 /// Problems with a selector as such, which messages call `field`.
 pub(super) fn check_label_selector(selector: &Value, field: &str, problems: &mut Problems) {
-    syntax::check_labels(selector, "/matchLabels", &format!("{field}.matchLabels"), problems);
+    syntax::check_labels(
+        selector,
+        "/matchLabels",
+        &format!("{field}.matchLabels"),
+        problems,
+    );
     for (index, expression) in object::list(selector, "/matchExpressions").iter().enumerate() {
         let field = format!("{field}.matchExpressions[{index}]");
         let has_values = !object::list(expression, "/values").is_empty();
@@ -187,19 +192,21 @@ pub(super) fn check_label_selector(selector: &Value, field: &str, problems: &mut
 pub(crate) fn selects(selector: &Value, labels: Option<&Value>) -> bool {
     let label = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
     syntax::map(selector, "/matchLabels").all(|(key, value)| label(key) == value.as_str())
-        && object::list(selector, "/matchExpressions").iter().all(|expression| {
-            let is = label(object::text(expression, "/key"));
-            let is_named = object::list(expression, "/values")
-                .iter()
-                .any(|value| is.is_some() && value.as_str() == is);
-            match object::text(expression, "/operator") {
-                "In" => is_named,
-                "NotIn" => !is_named,
-                "Exists" => is.is_some(),
-                "DoesNotExist" => is.is_none(),
-                _ => false,
-            }
-        })
+        && object::list(selector, "/matchExpressions")
+            .iter()
+            .all(|expression| {
+                let is = label(object::text(expression, "/key"));
+                let is_named = object::list(expression, "/values")
+                    .iter()
+                    .any(|value| is.is_some() && value.as_str() == is);
+                match object::text(expression, "/operator") {
+                    "In" => is_named,
+                    "NotIn" => !is_named,
+                    "Exists" => is.is_some(),
+                    "DoesNotExist" => is.is_none(),
+                    _ => false,
+                }
+            })
 }
 
 /// Problems with a selector that must be there and fit the template.
@@ -297,7 +304,13 @@ fn check_stateful_set(set: &Value, problems: &mut Problems) {
     for when in ["whenDeleted", "whenScaled"] {
         let name = format!("persistentVolumeClaimRetentionPolicy.{when}");
         let pointer = format!("/spec/{}", name.replace('.', "/"));
-        syntax::check_one_of(set, &pointer, format!("spec.{name}"), &["Delete", "Retain"], problems);
+        syntax::check_one_of(
+            set,
+            &pointer,
+            format!("spec.{name}"),
+            &["Delete", "Retain"],
+            problems,
+        );
     }
     syntax::check_not_negative(set, "/spec/replicas", "spec.replicas", problems);
     check_ready_time(set, problems);
@@ -391,7 +404,10 @@ mod tests {
             set["spec"]["updateStrategy"],
             json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
         );
-        assert_eq!(set["spec"]["volumeClaimTemplates"][0]["spec"]["volumeMode"], "Filesystem");
+        assert_eq!(
+            set["spec"]["volumeClaimTemplates"][0]["spec"]["volumeMode"],
+            "Filesystem"
+        );
         let mut problems = Problems::default();
         (STATEFUL_SET.check)(&set, &mut problems);
         assert!(problems.is_empty(), "{problems}");
@@ -400,7 +416,12 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused() {
         for (rules, pointer, value, expected) in [
-            (&DEPLOYMENT, "/spec/selector", Value::Null, "spec.selector: Required value"),
+            (
+                &DEPLOYMENT,
+                "/spec/selector",
+                Value::Null,
+                "spec.selector: Required value",
+            ),
             (
                 &DEPLOYMENT,
                 "/spec/selector",
@@ -460,6 +481,10 @@ mod tests {
         );
         let mut problems = Problems::default();
         (STATEFUL_SET.check_change)(&old, &new, &mut problems);
-        assert!(problems.to_string().starts_with("spec: Forbidden: updates to statefulset spec"));
+        assert!(
+            problems
+                .to_string()
+                .starts_with("spec: Forbidden: updates to statefulset spec")
+        );
     }
 }

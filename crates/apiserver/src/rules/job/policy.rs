@@ -47,7 +47,13 @@ fn check_rule(rule: &Value, spec: &Value, field: &str, problems: &mut Problems) 
             problems.required(format!("{field}.type"), "");
         }
         let status = format!("{field}.status");
-        syntax::check_one_of(condition, "/status", status, &["False", "True", "Unknown"], problems);
+        syntax::check_one_of(
+            condition,
+            "/status",
+            status,
+            &["False", "True", "Unknown"],
+            problems,
+        );
     }
     match (codes.is_some(), !conditions.is_empty()) {
         (true, true) => {
@@ -91,7 +97,11 @@ fn check_codes(codes: &Value, spec: &Value, field: &str, problems: &mut Problems
     }
     for (index, value) in values.iter().enumerate() {
         if operator == "In" && *value == 0 {
-            problems.invalid(format!("{field}[{index}]"), *value, "must not be 0 for the In operator");
+            problems.invalid(
+                format!("{field}[{index}]"),
+                *value,
+                "must not be 0 for the In operator",
+            );
         }
         if values[..index].contains(value) {
             problems.duplicate_value(format!("{field}[{index}]"), *value);
@@ -147,7 +157,9 @@ pub(super) fn check_success(policy: &Value, spec: &Value, field: &str, problems:
                 problems.invalid(name, count, syntax::NEGATIVE);
             } else if count > of {
                 let detail = if indexes.is_some() {
-                    format!("must be less than or equal to {of} (the number of indexes in the specified succeededIndexes field)")
+                    format!(
+                        "must be less than or equal to {of} (the number of indexes in the specified succeededIndexes field)"
+                    )
                 } else {
                     format!("must be less than or equal to {of} (the number of specified completions)")
                 };

@@ -36,10 +36,7 @@ const FIELDS: [&str; 10] = [
 /// Problems with all containers of the spec that `field` names. `mountable` are names of volumes
 /// that are not in the spec.
 pub(super) fn check(spec: &Value, field: &str, mountable: &[&str], problems: &mut Problems) {
-    let lists = [
-        (Role::Main, "containers"),
-        (Role::Init, "initContainers"),
-    ];
+    let lists = [(Role::Main, "containers"), (Role::Init, "initContainers")];
     if object::list(spec, "/containers").is_empty() {
         problems.required(format!("{field}.containers"), "");
     }
@@ -174,10 +171,7 @@ fn check_probe(probe: &Value, kind: &str, field: &str, problems: &mut Problems) 
     if kind != "readinessProbe" && needed != 1 && syntax::is_set(probe, "/successThreshold") {
         problems.invalid(format!("{field}.successThreshold"), needed, "must be 1");
     }
-    if let Some(grace) = probe
-        .get("terminationGracePeriodSeconds")
-        .and_then(Value::as_i64)
-    {
+    if let Some(grace) = probe.get("terminationGracePeriodSeconds").and_then(Value::as_i64) {
         let field = format!("{field}.terminationGracePeriodSeconds");
         if kind == "readinessProbe" {
             problems.invalid(field, grace, "must not be set for readinessProbes");
@@ -231,7 +225,9 @@ fn check_ports(ports: &[Value], field: &str, problems: &mut Problems) {
         let name = object::text(port, "/name");
         if !name.is_empty() {
             let wrong = syntax::port_name_problems(name);
-            let is_twice = ports[..index].iter().any(|other| object::text(other, "/name") == name);
+            let is_twice = ports[..index]
+                .iter()
+                .any(|other| object::text(other, "/name") == name);
             if wrong.is_empty() && is_twice {
                 problems.duplicate(format!("{field}.name"), name);
             }
@@ -282,7 +278,8 @@ fn check_host_ports(spec: &Value, field: &str, problems: &mut Problems) {
 }
 
 fn is_variable(name: &str) -> bool {
-    name.bytes().all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'=')
+    name.bytes()
+        .all(|byte| matches!(byte, 0x20..=0x7e) && byte != b'=')
 }
 
 fn check_variable(variable: &Value, field: &str, problems: &mut Problems) {
@@ -296,8 +293,16 @@ fn check_variable(variable: &Value, field: &str, problems: &mut Problems) {
         return;
     };
     let field = format!("{field}.valueFrom");
-    let kinds = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
-    let given = kinds.iter().filter(|kind| source.get(**kind).is_some_and(|v| !v.is_null()));
+    let kinds = [
+        "fieldRef",
+        "resourceFieldRef",
+        "configMapKeyRef",
+        "secretKeyRef",
+        "fileKeyRef",
+    ];
+    let given = kinds
+        .iter()
+        .filter(|kind| source.get(**kind).is_some_and(|v| !v.is_null()));
     for kind in given.clone() {
         let reference = source.get(*kind).unwrap_or(&Value::Null);
         let field = format!("{field}.{kind}");
@@ -373,8 +378,8 @@ fn check_mounts(mounts: &[Value], field: &str, spec: &Value, mountable: &[&str],
     for (index, mount) in mounts.iter().enumerate() {
         let field = format!("{field}[{index}]");
         let name = object::text(mount, "/name");
-        let is_there = mountable.contains(&name)
-            || volumes.iter().any(|volume| object::text(volume, "/name") == name);
+        let is_there =
+            mountable.contains(&name) || volumes.iter().any(|volume| object::text(volume, "/name") == name);
         if name.is_empty() {
             problems.required(format!("{field}.name"), "");
         } else if !is_there {
@@ -383,7 +388,10 @@ fn check_mounts(mounts: &[Value], field: &str, spec: &Value, mountable: &[&str],
         let path = object::text(mount, "/mountPath");
         if path.is_empty() {
             problems.required(format!("{field}.mountPath"), "");
-        } else if mounts[..index].iter().any(|other| object::text(other, "/mountPath") == path) {
+        } else if mounts[..index]
+            .iter()
+            .any(|other| object::text(other, "/mountPath") == path)
+        {
             problems.invalid(format!("{field}.mountPath"), path, "must be unique");
         }
         let inner = ["subPath", "subPathExpr"].map(|kind| (kind, object::text(mount, &format!("/{kind}"))));

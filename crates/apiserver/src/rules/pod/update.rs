@@ -31,17 +31,18 @@ pub(super) fn check(old: &Value, new: &Value, problems: &mut Problems) {
 }
 
 fn check_deadline(old: &Value, new: &Value, problems: &mut Problems) {
-    let of = |pod: &Value| {
-        pod.pointer("/spec/activeDeadlineSeconds")
-            .and_then(Value::as_i64)
-    };
+    let of = |pod: &Value| pod.pointer("/spec/activeDeadlineSeconds").and_then(Value::as_i64);
     let field = "spec.activeDeadlineSeconds";
     match (of(old), of(new)) {
         (Some(was), Some(is)) if is > was => {
             problems.invalid(field, is, "must be less than or equal to previous value");
         }
         (Some(_), None) => {
-            problems.invalid(field, Value::Null, "must not update from a positive integer to nil value");
+            problems.invalid(
+                field,
+                Value::Null,
+                "must not update from a positive integer to nil value",
+            );
         }
         _ => {}
     }
@@ -115,6 +116,10 @@ pub(super) fn check_range(spec: &Value, field: &str, problems: &mut Problems) {
     }
     let grace = object::number(spec, "/terminationGracePeriodSeconds");
     if grace < 0 {
-        problems.invalid(format!("{field}.terminationGracePeriodSeconds"), grace, syntax::NEGATIVE);
+        problems.invalid(
+            format!("{field}.terminationGracePeriodSeconds"),
+            grace,
+            syntax::NEGATIVE,
+        );
     }
 }

@@ -33,7 +33,10 @@ pub(super) fn check(spec: &Value, field: &str, problems: &mut Problems) {
             continue;
         };
         for more in sources {
-            problems.forbidden(format!("{field}.{more}"), "may not specify more than 1 volume type");
+            problems.forbidden(
+                format!("{field}.{more}"),
+                "may not specify more than 1 volume type",
+            );
         }
         let source = volume.get(kind).unwrap_or(&Value::Null);
         check_source(kind, source, &format!("{field}.{kind}"), problems);
@@ -155,7 +158,11 @@ fn check_token(token: &Value, field: &str, problems: &mut Problems) {
         if seconds < 600 {
             problems.invalid(field, seconds, "may not specify a duration less than 10 minutes");
         } else if seconds > 1 << 32 {
-            problems.invalid(field, seconds, "may not specify a duration larger than 2^32 seconds");
+            problems.invalid(
+                field,
+                seconds,
+                "may not specify a duration larger than 2^32 seconds",
+            );
         }
     }
 }
