@@ -245,7 +245,10 @@ const fn kubelet_reason(code: StatusCode) -> &'static str {
 
 impl From<resources::Error> for Error {
     fn from(error: resources::Error) -> Self {
-        Self::Store(Box::new(error))
+        match error {
+            resources::Error::TooDeep { .. } => Self::BadRequest(error.to_string()),
+            error => Self::Store(Box::new(error)),
+        }
     }
 }
 

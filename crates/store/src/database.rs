@@ -17,28 +17,30 @@ use tokio::{
 };
 
 /// The database did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// There is no space left.
     #[error("the disk that holds the database is full: free some space, then try again")]
-    DiskFull(#[source] sqlx::Error),
+    DiskFull(#[source] Arc<sqlx::Error>),
     /// Writing is not allowed.
     #[error("the database cannot be written: make its file, folder and disk writable, then try again")]
-    ReadOnly(#[source] sqlx::Error),
+    ReadOnly(#[source] Arc<sqlx::Error>),
     /// What was read is not what was written.
     #[error("the database is damaged: stop the server, restore the file from a backup, then start again")]
-    Corrupt(#[source] sqlx::Error),
+    Corrupt(#[source] Arc<sqlx::Error>),
     /// [`crate::Store::close`] was called.
     #[error("the database is closed because the server is stopping")]
     Closed,
     /// Anything else.
     #[error("the database refused an operation: please report this with the server's log")]
-    Failed(#[source] sqlx::Error),
+    Failed(#[source] Arc<sqlx::Error>),
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        match Cause::of(&error) {
+        let cause = Cause::of(&error);
+        let error = Arc::new(error);
+        match cause {
             Cause::DiskFull => Self::DiskFull(error),
             Cause::ReadOnly => Self::ReadOnly(error),
             Cause::Corrupt => Self::Corrupt(error),

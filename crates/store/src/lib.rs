@@ -29,6 +29,15 @@ pub enum Location {
     File(PathBuf),
 }
 
+impl Location {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Memory => PathBuf::from(":memory:"),
+            Self::File(path) => path.clone(),
+        }
+    }
+}
+
 /// An open database.
 #[derive(Debug)]
 pub struct Store {
@@ -45,9 +54,17 @@ impl Store {
     /// When the database cannot be used. A file that is corrupt, not Coracle's, or written by a
     /// newer Coracle is left as it was.
     pub async fn open(location: Location) -> Result<Self, OpenError> {
+        let path = location.path();
         let database = Arc::new(open::open(location).await?);
+        let resources = match Resources::open(Arc::clone(&database)).await {
+            Ok(resources) => resources,
+            Err(error) => {
+                database.close().await;
+                return Err(open::unreadable(&path, error));
+            }
+        };
         Ok(Self {
-            resources: Resources::new(Arc::clone(&database)),
+            resources,
             records: Records::new(Arc::clone(&database)),
             database,
         })
@@ -68,6 +85,7 @@ impl Store {
     /// Waits for what is at work, then closes the database. Whoever still holds a handle is told
     /// [`database::Error::Closed`].
     pub async fn close(self) {
+        self.resources.close().await;
         self.database.close().await;
     }
 }

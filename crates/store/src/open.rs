@@ -15,7 +15,8 @@ use sqlx::{
 
 use crate::{
     Location,
-    database::{Cause, Database},
+    database::{self, Cause, Database},
+    resources,
 };
 
 static MIGRATOR: Migrator = sqlx::migrate!();
@@ -105,7 +106,7 @@ pub enum OpenError {
 pub(crate) async fn open(location: Location) -> Result<Database, OpenError> {
     match location {
         Location::Memory => {
-            let path = PathBuf::from(":memory:");
+            let path = location.path();
             let mut connection = options()
                 .in_memory(true)
                 .connect()
@@ -347,6 +348,16 @@ fn refused(path: &Path, error: sqlx::Error) -> OpenError {
             path,
             source: error.into(),
         },
+    }
+}
+
+/// Why the objects that the database holds cannot be read.
+pub(crate) fn unreadable(path: &Path, error: resources::Error) -> OpenError {
+    use resources::Error::{Database, Unreadable};
+    let (path, source) = (path.to_owned(), Box::new(error));
+    match &*source {
+        Unreadable { .. } | Database(database::Error::Corrupt(_)) => OpenError::Corrupt { path, source },
+        _ => OpenError::Other { path, source },
     }
 }
 

@@ -250,11 +250,7 @@ mod tests {
                 revision: 2,
                 body: pod(app, 2).into(),
             };
-            let event = Event {
-                kind,
-                object,
-                previous: previous.map(|app| pod(app, 1).into()),
-            };
+            let event = Event::new(kind, object, previous.map(|app| pod(app, 1).into()));
             let seen = seen_through(&selection, &event);
             assert_eq!(seen.as_ref().map(|(kind, _)| *kind), expected);
             if let Some((_, object)) = seen {

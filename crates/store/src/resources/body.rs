@@ -43,6 +43,11 @@ impl Body {
         &self.0.text
     }
 
+    pub(crate) fn as_str(&self) -> &str {
+        // It was made from a string.
+        str::from_utf8(&self.0.text).unwrap_or_default()
+    }
+
     /// The value, without a copy when nobody else holds it.
     #[must_use]
     pub fn into_value(self) -> Value {

@@ -1,12 +1,6 @@
 //! Lists, now or at an old revision, in pages that all show the same moment.
 
-use sqlx::{
-    Sqlite, SqliteConnection,
-    query::Query,
-    sqlite::{SqliteArguments, SqliteRow},
-};
-
-use super::{GroupResource, Object, Resources, Result, row};
+use super::{Error, GroupResource, Key, Object, Resources, Result, row, state::Range};
 
 /// The moment that a list shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,32 +38,41 @@ impl Resources {
         limit: Option<u32>,
         after: Option<(String, String)>,
     ) -> Result<List> {
-        let page = Page {
-            resource,
+        let range = Range {
             namespace,
-            after: after.unwrap_or_default(),
+            after: after
+                .as_ref()
+                .map(|(namespace, name)| (namespace.as_str(), name.as_str())),
             // One more, to know whether there is more.
-            rows: limit.map_or(i64::MAX, |limit| i64::from(limit) + 1),
+            limit: limit.map_or(usize::MAX, |limit| limit as usize + 1),
         };
-        let mut reader = self.database.reader().await?;
-        // One transaction: counter and rows are of the same moment.
-        reader.begin().await?;
-        let counter = row::counter(&mut reader).await?;
-        let (revision, rows) = match at {
-            At::Latest => (counter.latest, page.latest(&mut reader).await?),
-            At::Revision(revision) => {
-                counter.covers(revision)?;
-                (revision, page.at(&mut reader, revision).await?)
+        let (revision, found) = {
+            let state = self.shared.state.read();
+            state.check_open()?;
+            match at {
+                At::Latest => (state.latest(), Some(state.objects(resource, range))),
+                At::Revision(revision) => {
+                    state.covers(revision)?;
+                    let is_now = state.is_unchanged_since(resource, revision);
+                    (revision, is_now.then(|| state.objects(resource, range)))
+                }
             }
         };
-        reader.commit().await?;
-        drop(reader);
-        let mut objects = rows
-            .iter()
-            .map(|row| row::listed(resource, row))
-            .collect::<Result<Vec<_>>>()?;
+        let mut objects: Vec<Object> = match found {
+            Some(found) => found
+                .into_iter()
+                .map(|(namespace, name, stored)| {
+                    stored.object(Key {
+                        resource: resource.clone(),
+                        namespace: namespace.as_ref().to_owned(),
+                        name: name.as_ref().to_owned(),
+                    })
+                })
+                .collect(),
+            None => self.past(resource, range, revision).await?,
+        };
         let mut next = None;
-        if let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok())
+        if let Some(limit) = limit.map(|limit| limit as usize)
             && objects.len() > limit
         {
             objects.truncate(limit);
@@ -83,55 +86,37 @@ impl Resources {
             next,
         })
     }
-}
 
-struct Page<'a> {
-    resource: &'a GroupResource,
-    namespace: Option<&'a str>,
-    after: (String, String),
-    rows: i64,
-}
-
-impl Page<'_> {
-    async fn latest(&self, connection: &mut SqliteConnection) -> Result<Vec<SqliteRow>> {
-        let sql = if self.namespace.is_some() {
-            LATEST_IN_NAMESPACE
-        } else {
-            LATEST
+    /// Objects as they were, from the log.
+    async fn past(&self, resource: &GroupResource, range: Range<'_>, revision: u64) -> Result<Vec<Object>> {
+        let mut reader = self.database.reader().await?;
+        // One transaction: counter and rows are of the same moment.
+        reader.begin().await?;
+        let oldest = row::counter(&mut reader).await?.oldest;
+        if revision < oldest {
+            return Err(Error::Compacted {
+                requested: revision,
+                oldest,
+            });
+        }
+        let (namespace, name) = range.after.unwrap_or_default();
+        let (sql, namespace) = match range.namespace {
+            Some(namespace) => (OLD_IN_NAMESPACE, namespace),
+            None => (OLD, namespace),
         };
-        Ok(self.bind(sqlx::query(sql)).fetch_all(connection).await?)
-    }
-
-    async fn at(&self, connection: &mut SqliteConnection, revision: u64) -> Result<Vec<SqliteRow>> {
-        let sql = if self.namespace.is_some() {
-            OLD_IN_NAMESPACE
-        } else {
-            OLD
-        };
-        let query = self.bind(sqlx::query(sql)).bind(revision.cast_signed());
-        Ok(query.fetch_all(connection).await?)
-    }
-
-    fn bind<'q>(&self, query: Query<'q, Sqlite, SqliteArguments>) -> Query<'q, Sqlite, SqliteArguments> {
-        query
-            .bind(self.resource.group.clone())
-            .bind(self.resource.resource.clone())
-            // In one namespace it is that one, in all it is where the page before ended.
-            .bind(self.namespace.unwrap_or(&self.after.0).to_owned())
-            .bind(self.after.1.clone())
-            .bind(self.rows)
+        let rows = sqlx::query(sql)
+            .bind(&resource.group)
+            .bind(&resource.resource)
+            .bind(namespace)
+            .bind(name)
+            .bind(i64::try_from(range.limit).unwrap_or(i64::MAX))
+            .bind(revision.cast_signed())
+            .fetch_all(&mut *reader)
+            .await?;
+        reader.commit().await?;
+        rows.iter().map(|row| row::listed(resource, row)).collect()
     }
 }
-
-const LATEST: &str = "
-    SELECT namespace, name, revision, body FROM resource_objects
-    WHERE api_group = $1 AND resource = $2 AND (namespace, name) > ($3, $4)
-    ORDER BY namespace, name LIMIT $5";
-
-const LATEST_IN_NAMESPACE: &str = "
-    SELECT namespace, name, revision, body FROM resource_objects
-    WHERE api_group = $1 AND resource = $2 AND namespace = $3 AND name > $4
-    ORDER BY namespace, name LIMIT $5";
 
 // What has not changed since, and of what has, the state before its first change since.
 const OLD: &str = "
@@ -151,35 +136,3 @@ const OLD_IN_NAMESPACE: &str = "
     WHERE api_group = $1 AND resource = $2 AND namespace = $3 AND name > $4
         AND revision > $6 AND previous_revision <= $6
     ORDER BY namespace, name LIMIT $5";
-
-#[cfg(test)]
-mod tests {
-    use sqlx::{AssertSqlSafe, Row as _};
-
-    use super::*;
-    use crate::{Location, Store};
-
-    #[tokio::test]
-    async fn lists_are_read_in_the_order_of_an_index() {
-        let store = Store::open(Location::Memory).await.unwrap();
-        let index = "sqlite_autoindex_resource_objects_1";
-        for (sql, terms) in [
-            (LATEST, "api_group=? AND resource=? AND (namespace,name)>(?,?)"),
-            (
-                LATEST_IN_NAMESPACE,
-                "api_group=? AND resource=? AND namespace=? AND name>?",
-            ),
-        ] {
-            let mut reader = store.database.reader().await.unwrap();
-            let steps = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")))
-                .fetch_all(&mut *reader)
-                .await
-                .unwrap();
-            let steps: Vec<String> = steps.iter().map(|step| step.get("detail")).collect();
-            assert_eq!(
-                steps,
-                [format!("SEARCH resource_objects USING INDEX {index} ({terms})")]
-            );
-        }
-    }
-}

@@ -4,25 +4,34 @@
 //!
 //! Every write takes the next revision and appends to a log. The log answers lists and watches at
 //! old revisions, until [`Resources::compact`] drops its beginning.
+//!
+//! All objects are in memory too, as text, and so are the latest events of each kind: what is now
+//! is read there, and the database is asked about the past only. One task writes, many commands
+//! at a time; what it has made durable it puts into memory, and then tells.
 
 mod body;
+mod compact;
+mod draft;
 mod list;
+mod load;
 mod row;
+mod state;
 mod watch;
 mod write;
+mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tokio::sync::broadcast;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot};
 
 pub use body::Body;
 pub use list::{At, List};
 pub use watch::Watch;
 
+use self::{compact::Growth, state::Shared, writer::Message};
 use crate::database::{self, Database};
-
-/// Events that a watcher may lag behind before it has to read the log.
-const RING: usize = 1024;
 
 /// What was asked of the resources was not done.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +77,12 @@ pub enum Error {
         requested: u64,
         /// The latest revision.
         latest: u64,
+    },
+    /// The body is nested so deeply that it could not be read again.
+    #[error("{key} is nested too deeply: keep to 127 levels")]
+    TooDeep {
+        /// Its key.
+        key: Key,
     },
     /// A row does not hold what this version writes.
     #[error("{key} cannot be read: its row at revision {revision} is damaged")]
@@ -158,7 +173,7 @@ pub struct Object {
 }
 
 /// One change.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Event {
     /// What happened.
     pub kind: EventKind,
@@ -167,6 +182,52 @@ pub struct Event {
     pub object: Object,
     /// The body before the change, with the revision of that time.
     pub previous: Option<Body>,
+    frame: OnceLock<Bytes>,
+}
+
+impl Event {
+    /// From its parts.
+    #[must_use]
+    pub const fn new(kind: EventKind, object: Object, previous: Option<Body>) -> Self {
+        Self {
+            kind,
+            object,
+            previous,
+            frame: OnceLock::new(),
+        }
+    }
+
+    /// What is sent to those who are told of the event as it is: made once, for all of them.
+    pub fn frame(&self, make: impl FnOnce() -> Bytes) -> Bytes {
+        self.frame.get_or_init(make).clone()
+    }
+
+    fn is_deletion(&self) -> bool {
+        self.kind == EventKind::Deleted
+    }
+
+    /// How much text it holds.
+    fn size(&self) -> usize {
+        let previous = self.previous.as_ref().map_or(0, |body| body.text().len());
+        self.object.body.text().len() + previous
+    }
+
+    /// The same, without what has been made of its text.
+    fn cold(&self) -> Self {
+        let cold = |body: &Body| Body::from_text(body.text().clone());
+        let object = Object {
+            key: self.object.key.clone(),
+            revision: self.object.revision,
+            body: cold(&self.object.body),
+        };
+        Self::new(self.kind, object, self.previous.as_ref().map(cold))
+    }
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.object == other.object && self.previous == other.previous
+    }
 }
 
 /// What happened to an object.
@@ -185,14 +246,38 @@ pub enum EventKind {
 #[derive(Debug, Clone)]
 pub struct Resources {
     database: Arc<Database>,
-    live: broadcast::Sender<Arc<Event>>,
+    shared: Arc<Shared>,
+    writer: mpsc::Sender<Message>,
 }
 
 impl Resources {
-    pub(crate) fn new(database: Arc<Database>) -> Self {
-        Self {
+    /// Reads what there is into memory, and starts the writer.
+    pub(crate) async fn open(database: Arc<Database>) -> Result<Self> {
+        let state = load::load(&database).await?;
+        let growth = Growth::new(state.oldest(), state.latest());
+        let shared = Arc::new(Shared {
+            state: RwLock::new(state),
+        });
+        let (writer, messages) = mpsc::channel(writer::QUEUE);
+        tokio::spawn(writer::run(
+            Arc::clone(&shared),
+            Arc::clone(&database),
+            growth,
+            messages,
+        ));
+        Ok(Self {
             database,
-            live: broadcast::Sender::new(RING),
+            shared,
+            writer,
+        })
+    }
+
+    /// Does what has been ordered, then nothing more. Watches end.
+    pub(crate) async fn close(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.writer.send(Message::Close(done)).await.is_ok() {
+            // An error says that the writer is gone, too.
+            let _ = is_done.await;
         }
     }
 
@@ -200,19 +285,24 @@ impl Resources {
     ///
     /// # Errors
     ///
-    /// When the database fails.
+    /// When the store is closed.
     pub async fn revision(&self) -> Result<u64> {
-        let mut reader = self.database.reader().await?;
-        Ok(row::counter(&mut reader).await?.latest)
+        let state = self.shared.state.read();
+        state.check_open()?;
+        Ok(state.latest())
     }
 
     /// The object, or none.
     ///
     /// # Errors
     ///
-    /// When the database fails.
+    /// When the store is closed.
     pub async fn get(&self, key: &Key) -> Result<Option<Object>> {
-        let mut reader = self.database.reader().await?;
-        row::object(&mut reader, key).await
+        let stored = {
+            let state = self.shared.state.read();
+            state.check_open()?;
+            state.object(key).cloned()
+        };
+        Ok(stored.map(|stored| stored.object(key.clone())))
     }
 }

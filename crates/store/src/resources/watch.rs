@@ -1,20 +1,24 @@
-//! Watches: the log from a revision on, then what happens, with no gap and no duplicate.
+//! Watches: what happened from a revision on, then what happens, with no gap and no duplicate.
 //!
-//! | state | what it does next |
+//! | a watch has seen | where it looks next |
 //! |---|---|
-//! | behind | reads the log in pieces up to the latest revision, then follows |
-//! | following | hands on live events above its revision; when it lags too far, it is behind |
+//! | all there is | nowhere: it waits for a change to its kind |
+//! | as much as the events in memory reach back to | there |
+//! | less than that | in the log, in pieces |
 
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::{Stream, stream};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 
-use super::{Event, GroupResource, Resources, Result, row};
+use super::{
+    Error, Event, GroupResource, Resources, Result, row,
+    state::{Look, Shared},
+};
 use crate::database::Database;
 
-/// Rows of the log read at once.
-const PIECE: i64 = 256;
+/// Events taken at once.
+const PIECE: usize = 256;
 
 impl Resources {
     /// Watches objects of one kind, in one namespace or in all. Events come in order of revision
@@ -30,32 +34,32 @@ impl Resources {
         namespace: Option<String>,
         from: u64,
     ) -> Result<Watch> {
-        let mut watch = Watch {
+        let mut state = self.shared.state.write();
+        state.check_open()?;
+        state.covers(from)?;
+        Ok(Watch {
+            shared: Arc::clone(&self.shared),
             database: Arc::clone(&self.database),
-            // Before the first look at the log: what is written in between is in both.
-            live: self.live.subscribe(),
+            changed: state.subscribe(resource),
             resource: resource.clone(),
             namespace,
             seen: from,
             ready: VecDeque::new(),
-            is_behind: true,
-        };
-        watch.read_log().await?;
-        Ok(watch)
+        })
     }
 }
 
 /// A watch at work.
 #[derive(Debug)]
 pub struct Watch {
+    shared: Arc<Shared>,
     database: Arc<Database>,
-    live: broadcast::Receiver<Arc<Event>>,
+    changed: watch::Receiver<()>,
     resource: GroupResource,
     namespace: Option<String>,
     /// All up to this revision is handed on or in `ready`.
     seen: u64,
     ready: VecDeque<Arc<Event>>,
-    is_behind: bool,
 }
 
 impl Watch {
@@ -66,33 +70,37 @@ impl Watch {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Ok(event));
             }
-            if self.is_behind {
-                if let Err(error) = self.read_log().await {
-                    return Some(Err(error));
-                }
-                continue;
-            }
-            match self.live.recv().await {
-                Ok(event) if event.object.revision > self.seen => {
-                    self.seen = event.object.revision;
-                    if self.concerns(&event) {
-                        return Some(Ok(event));
+            // Before the look: what changes after it wakes this watch again.
+            self.changed.borrow_and_update();
+            match self.look() {
+                Look::Closed => return None,
+                Look::Behind(upto) => {
+                    if let Err(error) = self.read_log(upto).await {
+                        return Some(Err(error));
                     }
                 }
-                Ok(_) => {}
-                Err(RecvError::Lagged(_)) => self.is_behind = true,
-                Err(RecvError::Closed) => return None,
+                Look::Events(events, upto) => {
+                    self.seen = upto;
+                    self.ready.extend(events);
+                    if self.ready.is_empty() {
+                        self.changed.changed().await.ok()?;
+                    }
+                }
             }
         }
     }
 
     /// The revision up to which every event has been handed on: a client that comes back with it
-    /// misses nothing. It moves on while [`Watch::next`] waits, also over changes to other kinds.
+    /// misses nothing. It moves on also over changes that do not concern the watch.
     #[must_use]
     pub fn revision(&self) -> u64 {
-        self.ready
-            .front()
-            .map_or(self.seen, |next| next.object.revision - 1)
+        if let Some(next) = self.ready.front() {
+            return next.object.revision - 1;
+        }
+        match self.look() {
+            Look::Events(events, upto) if events.is_empty() => upto,
+            _ => self.seen,
+        }
     }
 
     /// The watch as a stream. It ends after an error.
@@ -105,31 +113,36 @@ impl Watch {
         })
     }
 
-    fn concerns(&self, event: &Event) -> bool {
-        let key = &event.object.key;
-        key.resource == self.resource
-            && self
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| *namespace == key.namespace)
+    fn look(&self) -> Look {
+        let state = self.shared.state.read();
+        state.look(&self.resource, self.namespace.as_deref(), self.seen, PIECE)
     }
 
-    async fn read_log(&mut self) -> Result<()> {
+    /// Reads on in the log, which may be ahead of what has been made visible: up to `upto` it is
+    /// not.
+    async fn read_log(&mut self, upto: u64) -> Result<()> {
         let mut reader = self.database.reader().await?;
         // One transaction: counter and rows are of the same moment.
         reader.begin().await?;
-        let counter = row::counter(&mut reader).await?;
-        counter.covers(self.seen)?;
+        let oldest = row::counter(&mut reader).await?.oldest;
+        if self.seen < oldest {
+            return Err(Error::Compacted {
+                requested: self.seen,
+                oldest,
+            });
+        }
         let sql = if self.namespace.is_some() {
             LOG_IN_NAMESPACE
         } else {
             LOG
         };
+        let piece = i64::try_from(PIECE).unwrap_or(i64::MAX);
         let query = sqlx::query(sql)
             .bind(&self.resource.group)
             .bind(&self.resource.resource)
             .bind(self.seen.cast_signed())
-            .bind(PIECE);
+            .bind(upto.cast_signed())
+            .bind(piece);
         let query = match &self.namespace {
             Some(namespace) => query.bind(namespace),
             None => query,
@@ -141,10 +154,9 @@ impl Watch {
             .map(|row| row::logged(&self.resource, row).map(Arc::new))
             .collect::<Result<Vec<_>>>()?;
         // From here on nothing waits: a watch that is abandoned above is as it was.
-        self.is_behind = i64::try_from(events.len()).is_ok_and(|read| read >= PIECE);
         self.seen = match events.last() {
-            Some(last) if self.is_behind => last.object.revision,
-            _ => counter.latest,
+            Some(last) if events.len() == PIECE => last.object.revision,
+            _ => upto,
         };
         self.ready.extend(events);
         Ok(())
@@ -153,10 +165,10 @@ impl Watch {
 
 const LOG: &str = "
     SELECT namespace, name, revision, body, kind, previous_body FROM resource_log
-    WHERE api_group = $1 AND resource = $2 AND revision > $3
-    ORDER BY revision LIMIT $4";
+    WHERE api_group = $1 AND resource = $2 AND revision > $3 AND revision <= $4
+    ORDER BY revision LIMIT $5";
 
 const LOG_IN_NAMESPACE: &str = "
     SELECT namespace, name, revision, body, kind, previous_body FROM resource_log
-    WHERE api_group = $1 AND resource = $2 AND revision > $3 AND namespace = $5
-    ORDER BY revision LIMIT $4";
+    WHERE api_group = $1 AND resource = $2 AND revision > $3 AND revision <= $4 AND namespace = $6
+    ORDER BY revision LIMIT $5";
