@@ -315,6 +315,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn when_the_disk_is_full_a_batch_fails_as_a_whole_and_nothing_of_it_shows() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = Location::File(directory.path().join("store.db"));
+        let store = Store::open(location.clone()).await.unwrap();
+        let resources = store.resources();
+        let pods = GroupResource::new("", "pods");
+        let before = resources.revision().await.unwrap();
+        let mut watch = resources.watch(&pods, None, before).await.unwrap();
+        limit_pages(&store, 60).await;
+        // While the connection is taken, they queue up.
+        let lease = store.database.writer().await.unwrap();
+        let writes = (0..100).map(|number| {
+            let key = Key {
+                resource: pods.clone(),
+                namespace: "a".to_owned(),
+                name: format!("x{number}"),
+            };
+            resources.create(key, json!({"text": "x".repeat(3000)}))
+        });
+        let (written, ()) = tokio::join!(futures::future::join_all(writes), async { drop(lease) });
+        for write in written {
+            let refused = write.unwrap_err();
+            assert!(
+                matches!(refused, resources::Error::Database(Error::DiskFull(_))),
+                "{refused:?}"
+            );
+        }
+        assert_eq!(resources.revision().await.unwrap(), before);
+        let list = resources.list(&pods, None, At::Latest, None, None).await.unwrap();
+        assert_eq!((list.revision, list.objects), (before, Vec::new()));
+        limit_pages(&store, i64::from(i32::MAX)).await;
+        let key = Key {
+            resource: pods.clone(),
+            namespace: "a".to_owned(),
+            name: "x0".to_owned(),
+        };
+        let made = resources.create(key, json!({})).await.unwrap();
+        assert_eq!(made.revision, before + 1);
+        assert_eq!(watch.next().await.unwrap().unwrap().object, made);
+    }
+
+    #[tokio::test]
     async fn what_is_abandoned_in_a_transaction_is_rolled_back() {
         let store = Store::open(Location::Memory).await.unwrap();
         let before = store.resources().revision().await.unwrap();

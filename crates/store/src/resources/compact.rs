@@ -61,7 +61,7 @@ async fn compact(shared: Arc<Shared>, database: Arc<Database>, below: u64) -> Re
         .fetch_optional(&mut *writer)
         .await?;
         dropped += sqlx::query("DELETE FROM resource_log WHERE revision <= $1")
-            .bind(last.unwrap_or(compacted.cast_signed()))
+            .bind(last.unwrap_or_else(|| compacted.cast_signed()))
             .execute(&mut *writer)
             .await?
             .rows_affected();

@@ -45,7 +45,7 @@ impl Resources {
 
     async fn order(&self, key: Key, order: Order) -> Result<Object> {
         let (reply, answer) = oneshot::channel();
-        let command = Message::Do(Command { key, order, reply });
+        let command = Message::Do(Box::new(Command { key, order, reply }));
         let closed = || Error::Database(database::Error::Closed);
         self.writer.send(command).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?

@@ -27,7 +27,7 @@ const BATCH_BYTES: usize = 4 << 20;
 /// What the writer is told.
 #[derive(Debug)]
 pub(super) enum Message {
-    Do(Command),
+    Do(Box<Command>),
     /// Take nothing more, and say when all before it is done.
     Close(oneshot::Sender<()>),
 }
@@ -114,7 +114,7 @@ fn take(shared: &Shared, queue: &mut VecDeque<Message>) -> (Batch, Option<onesho
         match message {
             Message::Do(command) => {
                 bytes += command.size();
-                batch.add(&state, command);
+                batch.add(&state, *command);
             }
             Message::Close(done) => return (batch, Some(done)),
         }

@@ -1,12 +1,18 @@
 //! What the store promises. Every case runs on a store in memory and on one in a file.
 
-#![allow(clippy::unwrap_used, reason = "a case that cannot go on fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a case that cannot go on fails by panicking"
+)]
 
 mod cache;
+mod crash;
 mod experiments;
 mod lineage;
 mod lists;
 mod location;
+mod model;
 mod pipelines;
 mod recurring;
 mod resources;

@@ -1,9 +1,17 @@
 //! Watches: what was, then what is, with no gap and no duplicate.
 
-use std::{collections::BTreeMap, pin::pin, task::Context};
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake},
+};
 
 use coracle_store::{
-    Store,
+    Location, Store,
     resources::{At, Body, Error, EventKind, GroupResource, Key, Resources, Watch},
 };
 use futures::{StreamExt as _, task::noop_waker};
@@ -22,6 +30,9 @@ crate::conformance! {
     a_watch_may_be_abandoned_while_it_waits,
     a_write_that_is_abandoned_is_still_told,
     a_stream_ends_after_an_error,
+    watches_from_any_revision_see_the_rest_once_from_memory_or_log,
+    a_watch_is_not_woken_by_another_kind,
+    a_watch_ends_with_its_store,
 }
 
 async fn a_watch_tells_what_was_and_then_what_is(store: &Store) {
@@ -250,6 +261,80 @@ async fn a_stream_ends_after_an_error(store: &Store) {
     resources.compact(from + 1000).await.unwrap();
     let told: Vec<_> = watch.into_stream().collect().await;
     assert!(matches!(told.as_slice(), [Err(Error::Compacted { .. })]));
+}
+
+async fn watches_from_any_revision_see_the_rest_once_from_memory_or_log(store: &Store) {
+    let resources = store.resources();
+    let start = resources.revision().await.unwrap();
+    // More than is kept in memory, by their number and by their size.
+    write(resources.clone(), 0, 400).await;
+    for number in 0..80 {
+        let large = body("y".repeat(50_000));
+        resources
+            .create(pod("a", &format!("large-{number}")), large)
+            .await
+            .unwrap();
+    }
+    let last = start + 400 * 3 + 80;
+    let compacted = start + 100;
+    let early = resources.watch(&pods(), None, start).await.unwrap();
+    resources.compact(compacted + 1).await.unwrap();
+    for from in (start..=last).step_by(23) {
+        let watch = resources.watch(&pods(), None, from).await;
+        if from < compacted {
+            assert!(matches!(watch, Err(Error::Compacted { .. })), "{from}");
+            continue;
+        }
+        let seen = revisions(watch.unwrap(), last).await;
+        assert_eq!(seen, (from + 1..=last).collect::<Vec<_>>(), "{from}");
+    }
+    let told: Vec<_> = early.into_stream().collect().await;
+    assert!(matches!(told.as_slice(), [Err(Error::Compacted { .. })]));
+}
+
+async fn a_watch_is_not_woken_by_another_kind(store: &Store) {
+    let resources = store.resources();
+    let from = resources.revision().await.unwrap();
+    let mut watch = resources.watch(&pods(), None, from).await.unwrap();
+    let woken = Arc::new(Woken::default());
+    let waker = Arc::clone(&woken).into();
+    {
+        let mut next = pin!(watch.next());
+        let mut context = Context::from_waker(&waker);
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        let other = GroupResource::new("", "nodes");
+        for number in 0..10 {
+            let key = Key {
+                resource: other.clone(),
+                ..pod("", &format!("n{number}"))
+            };
+            resources.create(key, body(1)).await.unwrap();
+        }
+        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+    }
+    assert_eq!(watch.revision(), from + 10, "it has seen them all the same");
+    let made = resources.create(pod("a", "x"), body(1)).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().object, made);
+}
+
+async fn a_watch_ends_with_its_store(_: &Store) {
+    let store = Store::open(Location::Memory).await.unwrap();
+    let mut watch = store.resources().watch(&pods(), None, 1).await.unwrap();
+    let made = store.resources().create(pod("a", "x"), body(1)).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().object, made);
+    let closing = tokio::spawn(store.close());
+    assert!(watch.next().await.is_none());
+    closing.await.unwrap();
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Creates, updates and deletes objects: three revisions a round.
