@@ -11,7 +11,7 @@ use crate::{
     node::describe,
     runtime::process::{
         cgroup::Cgroups,
-        probe,
+        mediate, probe,
         spec::{Mode, Sandbox},
     },
 };
@@ -74,12 +74,13 @@ pub async fn checks(binary: &Path, data_dir: &Path) -> Vec<Check> {
         .find(|path| path.is_dir())
         .unwrap_or(data_dir);
     let finding = probe::best(binary, place).await;
-    let blocking = tokio::task::spawn_blocking(|| (Cgroups::detect(), Gpus::detect()));
+    let blocking = tokio::task::spawn_blocking(|| (Cgroups::detect(), Gpus::detect(), mediate::attempt()));
     let uv = Uv::find().await;
     let pythons = interpreters::discover(uv.as_ref()).await;
     let mut checks = vec![isolation(&finding), files(&finding)];
-    if let Ok((cgroups, gpus)) = blocking.await {
+    if let Ok((cgroups, gpus, moving)) = blocking.await {
         checks.push(limits(&cgroups));
+        checks.push(network(moving));
         checks.push(match gpus.all() {
             [] => Check::ok("gpu", "no NVIDIA GPU"),
             [gpu, rest @ ..] => Check::ok("gpu", format!("{} × {}", rest.len() + 1, gpu.name)),
@@ -156,6 +157,18 @@ fn files(finding: &probe::Finding) -> Check {
             "overlayfs",
             "Pods cannot install Python packages into their environment while they run, except to a folder of their own",
             "use a kernel with overlayfs (5.11 or later for users other than root)",
+        ),
+    }
+}
+
+fn network(moving: std::io::Result<()>) -> Check {
+    match moving {
+        Ok(()) => Check::ok("network", "every Pod has an address and ports of its own"),
+        Err(error) => Check::warn(
+            "network",
+            format!("Pods share this machine's ports, so two of them cannot listen at the same one: {error}"),
+            "use Linux 5.9 or later; inside a container, allow it the system calls `seccomp`, `pidfd_getfd` and \
+             `process_vm_readv`",
         ),
     }
 }

@@ -359,7 +359,9 @@ async fn read(dir: &RunDir, query: Query, sender: &mpsc::Sender<io::Result<Vec<u
 
 /// Does something with files where blocking is allowed.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }
 
 /// Notices of the kernel that a run's log has grown, or that the run is over.
@@ -486,7 +488,10 @@ mod tests {
         assert_eq!(tail(9).lines().count(), 4);
         let oldest = File::open(dir.older_log(9)).unwrap();
         let next = after(&dir, &oldest).unwrap().unwrap();
-        assert_eq!(identity(&next).unwrap(), identity(&File::open(dir.older_log(10)).unwrap()).unwrap());
+        assert_eq!(
+            identity(&next).unwrap(),
+            identity(&File::open(dir.older_log(10)).unwrap()).unwrap()
+        );
         let newest = File::open(dir.log()).unwrap();
         assert!(after(&dir, &newest).unwrap().is_none());
         std::fs::rename(dir.log(), dir.older_log(11)).unwrap();

@@ -11,7 +11,7 @@ use std::{
 use coracle_api::network::Block;
 use jiff::Timestamp;
 use kube::Client;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     events,
     gpu::Gpus,
     kubelet,
-    network::addresses::Addresses,
+    network::{addresses::Addresses, names::Names, proxy, services},
     pod::{
         context::{Context, pods},
         env,
@@ -29,7 +29,7 @@ use crate::{
     registration::{self, HEARTBEAT, Machine},
     runtime::process::{
         cgroup::Cgroups,
-        probe,
+        mediate, probe,
         spec::{LOG_BYTES, Mode, Sandbox},
     },
     schedule::placement,
@@ -185,11 +185,12 @@ impl Node {
             let addresses = Addresses::take_up(range, &pods(&data_dir));
             let gpus = Gpus::detect();
             let machine = Machine::measure(&data_dir, &gpus, max_pods);
-            (gpus, machine, Cgroups::detect(), addresses)
+            let moving = mediate::attempt();
+            (gpus, machine, Cgroups::detect(), addresses, moving)
         });
         let (mode, measured) = tokio::join!(choose_mode(&options, isolation), measured);
         let mode = mode?;
-        let (gpus, machine, cgroups, addresses) = measured.map_err(Error::Interrupted)?;
+        let (gpus, machine, cgroups, addresses, moving) = measured.map_err(Error::Interrupted)?;
         let labels = registration::register(&client, &name, &machine)
             .await
             .map_err(|source| Error::Register {
@@ -200,6 +201,11 @@ impl Node {
         let (recorder, writer) = events::channel(client.clone(), &name);
         // Where containers write into environments, files must not be shared with uv's cache.
         let environments = table_error(Environments::new(&options.data_dir, mode != Mode::Plain))?;
+        if let Err(error) = &moving {
+            tracing::warn!(%error, "Pods share this machine's ports: see `coracle doctor`");
+        }
+        let (table, known) = watch::channel(Arc::default());
+        let names = Arc::new(Names::new(known.clone()));
         let context = Arc::new(Context {
             client: client.clone(),
             node: name.clone(),
@@ -212,6 +218,8 @@ impl Node {
                 .collect(),
             mode,
             addresses,
+            names: Arc::clone(&names),
+            moves_servers: moving.is_ok(),
             cgroups,
             environments,
             events: recorder,
@@ -222,6 +230,9 @@ impl Node {
         });
         let mut parts = JoinSet::new();
         parts.spawn(writer.run());
+        parts.spawn(services::run(client.clone(), Arc::new(table)));
+        parts.spawn(names.run());
+        parts.spawn(proxy::run(known, context.events.clone(), cancel.clone()));
         let own = placement::Machine {
             name: name.clone(),
             labels,

@@ -2,11 +2,21 @@
 //!
 //! ```text
 //! addresses  which Pod has which address of 127.B.0.0/16
+//! services   watches Services and who is behind them: the table
+//! table      what those objects say, put together
+//! hosts      names, as a Pod's /etc/hosts says them
+//! names      keeps those files up to date
+//! proxy      forwards connections to Services
 //! ```
 //!
 //! What a Pod's own `bind` and `connect` come to is decided beside its processes, in `runtime::process::mediate`.
 
 pub(crate) mod addresses;
+pub(crate) mod hosts;
+pub(crate) mod names;
+pub(crate) mod proxy;
+pub(crate) mod services;
+pub(crate) mod table;
 
 use std::{
     io,
@@ -26,7 +36,6 @@ pub(crate) fn is_on_host(pod: &Pod) -> bool {
 }
 
 /// Connects to a port of a Pod or Service, wherever it really listens.
-#[expect(dead_code, reason = "for forwarding and probes")]
 pub(crate) async fn connect(address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
     match TcpStream::connect(SocketAddrV4::new(address, port)).await {
         Err(error) => match stand_in(port) {

@@ -1,6 +1,6 @@
 //! What every Pod on this machine shares.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -10,7 +10,7 @@ use crate::{
     environments::python::Environments,
     events::Recorder,
     gpu::Gpus,
-    network::{self, addresses::Addresses},
+    network::{self, addresses::Addresses, names::Names},
     runtime::process::{cgroup::Cgroups, spec::Mode},
 };
 
@@ -31,6 +31,9 @@ pub(crate) struct Context {
     pub(crate) host_paths: Vec<PathBuf>,
     pub(crate) mode: Mode,
     pub(crate) addresses: Addresses,
+    pub(crate) names: Arc<Names>,
+    /// Whether Pods' servers are moved to their own addresses.
+    pub(crate) moves_servers: bool,
     pub(crate) cgroups: Cgroups,
     pub(crate) environments: Environments,
     pub(crate) events: Recorder,

@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     events::Kind,
+    network,
     runtime::process::{exec::chain, spec::Failure},
 };
 
@@ -250,8 +251,24 @@ async fn make_claim(client: &Client, namespace: &str, claim: &PersistentVolumeCl
     }
 }
 
+/// Writes down who has which name, for the Pod's containers to see.
+async fn keep_names(context: &Arc<Context>, pod: &Arc<Pod>) {
+    if context.mode.sandbox().is_none() {
+        return;
+    }
+    let (context, pod) = (Arc::clone(context), Arc::clone(pod));
+    let kept = tokio::task::spawn_blocking(move || {
+        let folder = context.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default());
+        context.names.keep(&pod, context.address(&pod), folder)
+    });
+    if let Ok(Err(error)) = kept.await {
+        tracing::warn!(%error, "a Pod runs without the names of Services");
+    }
+}
+
 /// Sees a Pod through. Returns when nothing of it runs and the API knows.
 pub(crate) async fn run(context: Arc<Context>, pod: Arc<Pod>, control: watch::Receiver<Control>) {
+    keep_names(&context, &pod).await;
     let (stop, _) = watch::channel(Stop::No);
     let spec = pod.spec.clone().unwrap_or_default();
     let init: Vec<Wanted> = spec.init_containers.unwrap_or_default();
@@ -342,7 +359,17 @@ impl Worker {
                 Kind::Warning,
                 "NotIsolated",
                 "this machine gives us no namespaces, so the Pod's processes see and may change the files of the \
-                 server's user, share /tmp and see other processes (see `coracle doctor`)",
+                 server's user, share /tmp and see other processes, and names of Services and \
+                 Pods mean nothing to them (see `coracle doctor`)",
+            );
+        }
+        if !self.context.moves_servers && !network::is_on_host(&self.pod) {
+            self.context.events.pod(
+                &self.pod,
+                Kind::Warning,
+                "PortsShared",
+                "this machine does not let us look after the Pod's servers: two Pods cannot listen at the same port \
+                 (see `coracle doctor`)",
             );
         }
         for sentence in ignored(&self.pod) {
@@ -404,6 +431,7 @@ impl Worker {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
         self.context.gpus.release(uid);
         self.context.addresses.release(uid);
+        self.context.names.forget(uid);
         let is_deleted = matches!(*self.control.borrow(), Control::Delete(_));
         if is_deleted {
             delete_now(&self.context.client, &self.pod).await;

@@ -18,6 +18,7 @@ async fn every_check_says_what_was_found_and_trouble_what_to_do() {
             "isolation",
             "overlayfs",
             "limits",
+            "network",
             "gpu",
             "python",
             "uv",

@@ -15,6 +15,7 @@ mod ends;
 mod isolation;
 mod logs;
 mod machine;
+mod network;
 mod overhead;
 mod python;
 mod scheduling;

@@ -17,6 +17,11 @@ use crate::{
     environments::python::{Plan, Resolved, is_whole},
     events::Kind,
     gpu,
+    network::{
+        hosts::machine_name,
+        is_on_host,
+        names::{hostname_file, hosts_file},
+    },
     pod::{
         env::{self, Facts},
         status::{Container, RestartPolicy},
@@ -79,11 +84,13 @@ impl Job {
             &self.wanted.name,
             usize::try_from(self.limit(gpu::RESOURCE).map_or(0, Quantity::units)).unwrap_or(0),
         );
-        let address = context.address(&self.pod).to_string();
+        let is_on_host = is_on_host(&self.pod);
+        let address = context.address(&self.pod);
+        let address_text = address.to_string();
         let facts = Facts {
             pod: &self.pod,
             node: &context.node,
-            address: &address,
+            address: &address_text,
             allocatable: &context.allocatable,
         };
         let base = self.base(dir, python.as_deref(), &gpus);
@@ -123,6 +130,8 @@ impl Job {
             env,
             workdir,
             run_as,
+            address: context.moves_servers.then_some(address).filter(|_| !is_on_host),
+            hostname: (!is_on_host).then(|| machine_name(&self.pod)),
             cgroups,
             stdin: self.wanted.stdin == Some(true),
             stdin_once: self.wanted.stdin_once == Some(true),
@@ -284,7 +293,12 @@ impl Job {
         let mut set = |name: &str, value: String| base.push((name.to_owned(), value));
         set("HOME", text(&self.home(dir)));
         set("TMPDIR", tmp.clone());
-        set("HOSTNAME", self.pod.metadata.name.clone().unwrap_or_default());
+        let hostname = if is_on_host(&self.pod) {
+            context.node.clone()
+        } else {
+            machine_name(&self.pod)
+        };
+        set("HOSTNAME", hostname);
         if !context.gpus.all().is_empty() {
             let uuids: Vec<&str> = gpus.iter().map(|gpu| gpu.uuid.as_str()).collect();
             set("CUDA_VISIBLE_DEVICES", uuids.join(","));
@@ -375,8 +389,31 @@ impl Job {
                 kind: MountKind::ReadWrite,
             });
         }
+        mounts.extend(self.names());
         mounts.extend(volumes);
         Ok(mounts)
+    }
+
+    /// The Pod's own files that say who has which name.
+    fn names(&self) -> impl Iterator<Item = Mount> {
+        let folder = self.pod_dir();
+        // Where the root's folders are only shown, no file can be added to them.
+        let sandbox = self.context.mode.sandbox();
+        let is_addable = sandbox.is_some_and(|sandbox| sandbox.overlay_root);
+        let files = [
+            (hosts_file(&folder), "/etc/hosts"),
+            (hostname_file(&folder), "/etc/hostname"),
+        ];
+        let is_on_host = is_on_host(&self.pod);
+        files
+            .into_iter()
+            .filter(move |(_, target)| !(is_on_host && *target == "/etc/hostname"))
+            .filter(move |(source, target)| source.exists() && (is_addable || Path::new(target).exists()))
+            .map(|(source, target)| Mount {
+                source,
+                target: target.into(),
+                kind: MountKind::ReadWrite,
+            })
     }
 
     pub(super) fn cgroup_name(&self, run: i32) -> String {

@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::PathBuf,
@@ -37,6 +37,7 @@ pub(crate) fn begin(
     first: Pid,
     command: Vec<String>,
     stdio: Stdio,
+    mediation: Option<BorrowedFd<'_>>,
     peer: &OwnedFd,
 ) -> nix::Result<Pid> {
     let mut spec = Spec {
@@ -52,7 +53,7 @@ pub(crate) fn begin(
     match forked {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            let failure = become_command(&spec, first, stdio);
+            let failure = become_command(&spec, first, stdio, mediation);
             // If the node is gone, nobody waits for it.
             let _ = control::send(peer, &Answer::Failed(failure), &[]);
             std::process::exit(127)
@@ -67,14 +68,14 @@ pub(crate) fn set_term(env: &mut Vec<(String, String)>) {
     }
 }
 
-fn become_command(spec: &Spec, first: Pid, stdio: Stdio) -> Failure {
+fn become_command(spec: &Spec, first: Pid, stdio: Stdio, mediation: Option<BorrowedFd<'_>>) -> Failure {
     let who = match enter(spec, first) {
         Ok(who) => who,
         Err(failure) => return failure,
     };
     // The command's own process may be killed with its helper, whatever its namespaces.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-    init::command(spec, stdio, who)
+    init::command(spec, stdio, who, mediation)
 }
 
 fn enter(spec: &Spec, first: Pid) -> Result<Who, Failure> {
@@ -89,6 +90,13 @@ fn enter(spec: &Spec, first: Pid) -> Result<Who, Failure> {
         })
     });
     if spec.mode.sandbox().is_some() {
+        if spec.hostname.is_some()
+            && let Ok(space) = File::open(format!("/proc/{first}/ns/uts"))
+        {
+            // The container's name for the machine is worth no failure.
+            let _ =
+                move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::HostNameAndNISDomainName));
+        }
         let path = PathBuf::from(format!("/proc/{first}/ns/mnt"));
         let space = File::open(&path)
             .map_err(|error| not_ready(format!("cannot find the container's files: {error}")))?;
@@ -115,7 +123,10 @@ pub(crate) fn end_session(leader: Pid) {
     let _ = kill(Pid::from_raw(-leader.as_raw()), Signal::SIGKILL);
     // Shells with a terminal give each job a group of its own.
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok());
         let Some(pid) = pid else { continue };
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         if session(&stat) == Some(leader.as_raw()) {

@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use coracle_api::reason::Reason;
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     control::{self, Answer},
-    exec, mounts, shim,
+    exec, filter, mounts, shim,
     spec::{Failure, Spec},
 };
 
@@ -47,6 +47,8 @@ pub(crate) enum Report {
 pub(crate) struct Streams {
     pub(crate) stdio: Stdio,
     pub(crate) report: OwnedFd,
+    /// Where the command hands over its filter, if it is to have one.
+    pub(crate) mediation: Option<OwnedFd>,
 }
 
 /// The three streams of a command.
@@ -88,7 +90,7 @@ pub(crate) fn run(spec: &Spec, streams: Streams) -> ! {
     // If the shim dies, so does the container: nobody would see its end.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let mut report = fs::File::from(streams.report);
-    let outcome = match start(spec, streams.stdio) {
+    let outcome = match start(spec, streams.stdio, streams.mediation) {
         Ok(child) => {
             tell(&mut report, &Report::Started);
             reap_until(child)
@@ -112,7 +114,7 @@ fn tell(report: &mut fs::File, what: &Report) {
 
 /// Makes the sandbox and starts the command in it. What the command's own process could not do comes back through
 /// a pipe that closes when it becomes the command.
-fn start(spec: &Spec, stdio: Stdio) -> Result<Option<Pid>, Failure> {
+fn start(spec: &Spec, stdio: Stdio, mediation: Option<OwnedFd>) -> Result<Option<Pid>, Failure> {
     prepare(spec)?;
     if spec.command.is_empty() {
         return Ok(None);
@@ -124,13 +126,13 @@ fn start(spec: &Spec, stdio: Stdio) -> Result<Option<Pid>, Failure> {
     let forked = unsafe { fork() };
     match forked {
         Ok(ForkResult::Parent { child }) => {
-            drop((failed_inside, stdio));
+            drop((failed_inside, stdio, mediation));
             let mut text = Vec::new();
             let _ = fs::File::from(failed).read_to_end(&mut text);
             serde_json::from_slice(&text).map_or(Ok(Some(child)), Err)
         }
         Ok(ForkResult::Child) => {
-            let failure = command(spec, stdio, Who::Anew);
+            let failure = command(spec, stdio, Who::Anew, mediation.as_ref().map(AsFd::as_fd));
             if let Ok(text) = serde_json::to_vec(&failure) {
                 let _ = fs::File::from(failed_inside).write_all(&text);
             }
@@ -147,6 +149,9 @@ fn prepare(spec: &Spec) -> Result<(), Failure> {
     if let Some(sandbox) = spec.mode.sandbox() {
         unshare(CloneFlags::CLONE_NEWNS)
             .map_err(|errno| not_ready(format!("cannot make a mount namespace: {}", errno.desc())))?;
+        if let Some(name) = &spec.hostname {
+            rename(name);
+        }
         mounts::enter(spec, sandbox).map_err(|error| not_ready(exec::chain(&error)))?;
         drop_capabilities();
     } else {
@@ -154,6 +159,13 @@ fn prepare(spec: &Spec) -> Result<(), Failure> {
     }
     umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     Ok(())
+}
+
+/// Gives the machine another name, here only. A program that asks is told the old one where that may not be.
+fn rename(name: &str) {
+    if unshare(CloneFlags::CLONE_NEWUTS).is_ok() {
+        let _ = nix::unistd::sethostname(name);
+    }
 }
 
 /// Takes this process into the container's control groups.
@@ -201,7 +213,7 @@ pub(crate) fn drop_capabilities() {
 }
 
 /// The command's own process, up to the command.
-pub(crate) fn command(spec: &Spec, stdio: Stdio, who: Who) -> Failure {
+pub(crate) fn command(spec: &Spec, stdio: Stdio, who: Who, mediation: Option<BorrowedFd<'_>>) -> Failure {
     let _ = setsid();
     if let Err(error) = redirect(stdio) {
         return not_ready(format!("cannot connect the command's streams: {error}"));
@@ -229,6 +241,10 @@ pub(crate) fn command(spec: &Spec, stdio: Stdio, who: Who) -> Failure {
     #[expect(unsafe_code, reason = "changing a signal's handling is unsafe in general")]
     // SAFETY: the default handling runs none of our code.
     let _ = unsafe { sigaction(Signal::SIGPIPE, &default) };
+    // After everything that asks for rights: it may have to give up getting more.
+    if let Some(socket) = mediation {
+        filter::hand_over(socket);
+    }
     exec::become_command(spec)
 }
 

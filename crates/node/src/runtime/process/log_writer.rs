@@ -41,7 +41,10 @@ impl Log {
 
     fn rotate(&mut self) -> io::Result<()> {
         fs::rename(self.dir.log(), self.dir.older_log(self.next))?;
-        if let Some(oldest) = (self.next + 1).checked_sub(LOG_FILES).filter(|oldest| *oldest > 0) {
+        if let Some(oldest) = (self.next + 1)
+            .checked_sub(LOG_FILES)
+            .filter(|oldest| *oldest > 0)
+        {
             let _ = fs::remove_file(self.dir.older_log(oldest));
         }
         self.next += 1;
@@ -176,7 +179,10 @@ mod tests {
             log.write_all(text.as_bytes()).unwrap();
         }
         assert_eq!(dir.older_logs(), [2, 3, 4, 5]);
-        assert_eq!((read(dir.older_log(5)), read(dir.log())), ("f".to_owned(), "g".to_owned()));
+        assert_eq!(
+            (read(dir.older_log(5)), read(dir.log())),
+            ("f".to_owned(), "g".to_owned())
+        );
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub(crate) async fn attempt(binary: &Path, pods: &Path, mode: Mode) -> Result<()
         env: Vec::new(),
         workdir: "/".into(),
         run_as: None,
+        address: None,
+        hostname: None,
         cgroups: Vec::new(),
         stdin: false,
         stdin_once: false,

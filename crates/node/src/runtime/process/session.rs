@@ -41,7 +41,11 @@ impl Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.0.poll_read_ready(cx))?;
             let free = buffer.initialize_unfilled();
@@ -137,7 +141,10 @@ fn pipe(is_wanted: bool) -> io::Result<(Option<Stream>, OwnedFd)> {
 }
 
 fn null() -> io::Result<OwnedFd> {
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     Ok(null.into())
 }
 
@@ -160,7 +167,9 @@ pub(crate) async fn enter(dir: &RunDir, command: Vec<String>, wanted: Wanted) ->
         let request = Request::Enter { command, tty: true };
         let mut peer = Peer::ask(dir, &request, &[])?;
         let (_, mut with) = peer.first_answer().await?;
-        let terminal = with.pop().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let terminal = with
+            .pop()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         let terminal = Stream::new(terminal).map_err(Error::System)?;
         return Ok(Session {
             resize: Some(resize(&terminal)),

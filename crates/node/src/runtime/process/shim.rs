@@ -28,6 +28,7 @@ use super::{
     cgroup, control, exec,
     init::{self, PASSED_ON, Report, Stdio, Streams},
     log_writer::Log,
+    mediate::Mediation,
     spec::{Exit, Failure, Identity, RunAs, RunDir, Sandbox, Spec},
     visits::{Input, Visits},
     watch::{Ends, Watch},
@@ -170,13 +171,19 @@ fn contain(spec: &Spec, blocked: SigSet, log: Log) -> Result<Exit, Error> {
         note(&error);
         Visits::closed()
     });
-    let (streams, ends, input) = streams(spec).map_err(system("make a pipe"))?;
+    let (mut streams, ends, input) = streams(spec).map_err(system("make a pipe"))?;
+    let mediation = spec.address.map(Mediation::new).transpose();
+    let mediation = mediation.map_err(system("make a socket"))?;
+    let inside = mediation
+        .as_ref()
+        .map(|mediation| mediation.inside().try_clone_to_owned());
+    streams.mediation = inside.transpose().map_err(system("share a socket"))?;
     #[expect(unsafe_code, reason = "fork is unsafe in a process with threads")]
     // SAFETY: the helper never starts a thread, so the child may do anything the parent could.
     let forked = unsafe { fork() }.map_err(system("fork"))?;
     let first = match forked {
         ForkResult::Child => {
-            drop((ends, input, visits));
+            drop((ends, input, visits, mediation));
             init::run(spec, streams)
         }
         ForkResult::Parent { child } => child,
@@ -190,6 +197,7 @@ fn contain(spec: &Spec, blocked: SigSet, log: Log) -> Result<Exit, Error> {
         signals,
         log,
         visits,
+        mediation,
         input,
         has_started: false,
         stopped: false,
@@ -258,6 +266,7 @@ fn streams(spec: &Spec) -> io::Result<(Streams, Ends, Input)> {
     let streams = Streams {
         stdio,
         report: report_inside,
+        mediation: None,
     };
     Ok((streams, ends, input))
 }

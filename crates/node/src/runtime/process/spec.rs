@@ -5,7 +5,10 @@
 //! `log` (CRI format; older parts are `log.1`, `log.2` and so on), `control` (the socket of [`super::control`]),
 //! `exit.json` (made when it is over), `termination-log`, `shim.err`, and the sandbox's own folders `root`, `upper`, `work`, `layers`, `tmp`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use coracle_api::reason::Reason;
 use jiff::Timestamp;
@@ -115,6 +118,12 @@ pub(crate) struct Spec {
     /// Who the processes are; absent for who the node is.
     #[serde(default)]
     pub(crate) run_as: Option<RunAs>,
+    /// Where its servers are moved to; absent where they stay at this machine's addresses.
+    #[serde(default)]
+    pub(crate) address: Option<Ipv4Addr>,
+    /// What the machine is called inside; absent for its own name.
+    #[serde(default)]
+    pub(crate) hostname: Option<String>,
     /// Control groups to enter; removed afterwards.
     pub(crate) cgroups: Vec<PathBuf>,
     /// Whether the command has an input that somebody can attach to. Else it is empty.

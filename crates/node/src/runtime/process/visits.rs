@@ -63,6 +63,8 @@ pub(crate) struct Place<'a> {
     /// The container's first process, once its command runs.
     pub(crate) first: Option<Pid>,
     pub(crate) input: &'a Input,
+    /// Where commands hand over their filters.
+    pub(crate) mediation: Option<BorrowedFd<'a>>,
 }
 
 #[derive(Debug)]
@@ -311,7 +313,7 @@ impl Guest {
                         stderr,
                     }
                 };
-                let pid = enter::begin(place.spec, first, command, stdio, &self.peer)
+                let pid = enter::begin(place.spec, first, command, stdio, place.mediation, &self.peer)
                     .map_err(|errno| not_ready(format!("cannot fork: {}", errno.desc())))?;
                 self.does = Does::Entered(pid);
             }

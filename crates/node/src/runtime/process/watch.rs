@@ -23,6 +23,7 @@ use super::{
     enter,
     init::Report,
     log_writer::{Log, Stream},
+    mediate::Mediation,
     spec::Spec,
     visits::{self, Input, Place, Visits, Which},
 };
@@ -44,6 +45,8 @@ pub(crate) struct Watch<'a> {
     pub(crate) signals: SignalFd,
     pub(crate) log: Log,
     pub(crate) visits: Visits,
+    /// Answers for the processes' servers and connections, where they have an address of their own.
+    pub(crate) mediation: Option<Mediation>,
     pub(crate) input: Input,
     /// The command runs.
     pub(crate) has_started: bool,
@@ -61,6 +64,7 @@ enum Ready {
     Report,
     Console,
     Visit(visits::Ready),
+    Mediation,
 }
 
 impl Watch<'_> {
@@ -112,12 +116,14 @@ impl Watch<'_> {
                             reports.extend(read);
                         }
                     }
+                    Ready::Mediation => self.mediate(),
                     Ready::Console => self.connect_terminal(&mut ends),
                     Ready::Visit(ready) => {
                         let place = Place {
                             spec: self.spec,
                             first: self.has_started.then_some(self.first),
                             input: &self.input,
+                            mediation: self.mediation.as_ref().map(Mediation::inside),
                         };
                         self.visits.handle(ready, place);
                     }
@@ -138,9 +144,16 @@ impl Watch<'_> {
         let has_room = patience.is_none();
         let own = [
             (Ready::Signals, Some(self.signals.as_fd())),
-            (Ready::Stdout, ends.stdout.as_ref().filter(|_| has_room).map(AsFd::as_fd)),
-            (Ready::Stderr, ends.stderr.as_ref().filter(|_| has_room).map(AsFd::as_fd)),
+            (
+                Ready::Stdout,
+                ends.stdout.as_ref().filter(|_| has_room).map(AsFd::as_fd),
+            ),
+            (
+                Ready::Stderr,
+                ends.stderr.as_ref().filter(|_| has_room).map(AsFd::as_fd),
+            ),
             (Ready::Report, ends.report.as_ref().map(AsFd::as_fd)),
+            (Ready::Mediation, self.mediation.as_ref().map(AsFd::as_fd)),
             (Ready::Console, ends.console.as_ref().map(AsFd::as_fd)),
         ];
         let own = own
@@ -162,7 +175,20 @@ impl Watch<'_> {
         }
         let results = polled.iter().map(|fd| fd.any().unwrap_or(false));
         let ready = what.into_iter().zip(results);
-        Ok(ready.filter_map(|(what, is_ready)| is_ready.then_some(what)).collect())
+        Ok(ready
+            .filter_map(|(what, is_ready)| is_ready.then_some(what))
+            .collect())
+    }
+
+    #[expect(clippy::print_stderr, reason = "the helper's error stream is its log file")]
+    fn mediate(&mut self) {
+        let Some(mediation) = &mut self.mediation else {
+            return;
+        };
+        mediation.serve();
+        if let Some(error) = mediation.take_refusal() {
+            eprintln!("a process shares this machine's ports: {error}");
+        }
     }
 
     /// The main process has made its terminal, or never will.

@@ -1,0 +1,185 @@
+//! Keeps the `/etc/hosts` of every Pod that lives here up to date.
+//!
+//! The file is mounted into containers, so it is always the same one: what changes is written into it, with one
+//! write, never shorter than before.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::Ipv4Addr,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{
+    hosts::{machine_name, render},
+    table::Table,
+};
+
+/// Names with a dot in a Pod's folder: containers are called without.
+const HOSTS: &str = "etc.hosts";
+const HOSTNAME: &str = "etc.hostname";
+
+/// The file of a Pod's folder that is its `/etc/hosts`.
+pub(crate) fn hosts_file(folder: &Path) -> PathBuf {
+    folder.join(HOSTS)
+}
+
+/// The file of a Pod's folder that is its `/etc/hostname`.
+pub(crate) fn hostname_file(folder: &Path) -> PathBuf {
+    folder.join(HOSTNAME)
+}
+
+/// The Pods and what their files say.
+#[derive(Debug)]
+pub(crate) struct Names {
+    table: watch::Receiver<Arc<Table>>,
+    kept: Mutex<HashMap<String, Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    pod: Arc<Pod>,
+    address: Ipv4Addr,
+    folder: PathBuf,
+    /// What the file says.
+    text: String,
+}
+
+impl Names {
+    pub(crate) fn new(table: watch::Receiver<Arc<Table>>) -> Self {
+        Self {
+            table,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// What is known of Services now.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.borrow())
+    }
+
+    /// Writes the Pod's files, and keeps them up to date from now on. Blocks.
+    pub(crate) fn keep(&self, pod: &Arc<Pod>, address: Ipv4Addr, folder: PathBuf) -> io::Result<()> {
+        fs::create_dir_all(&folder)?;
+        fs::write(hostname_file(&folder), format!("{}\n", machine_name(pod)))?;
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        // Locked from here on, so that no change comes in between.
+        let mut all = self.kept.lock();
+        let text = render(pod, address, &self.table(), &of_host());
+        write(&hosts_file(&folder), &text)?;
+        let kept = Kept {
+            pod: Arc::clone(pod),
+            address,
+            folder,
+            text,
+        };
+        all.insert(uid, kept);
+        Ok(())
+    }
+
+    /// The Pod is over.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.kept.lock().remove(uid);
+    }
+
+    /// Writes every change into the files that it concerns.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut table = self.table.clone();
+        while table.changed().await.is_ok() {
+            table.mark_unchanged();
+            let own = Arc::clone(&self);
+            let written = tokio::task::spawn_blocking(move || own.update());
+            if let Err(error) = written.await {
+                tracing::error!(%error, "the names of Services were not written");
+            }
+        }
+    }
+
+    fn update(&self) {
+        let mut all = self.kept.lock();
+        let (table, host) = (self.table(), of_host());
+        for kept in all.values_mut() {
+            let text = render(&kept.pod, kept.address, &table, &host);
+            if text == kept.text {
+                continue;
+            }
+            let file = hosts_file(&kept.folder);
+            match write(&file, &text) {
+                Ok(()) => kept.text = text,
+                Err(error) => {
+                    tracing::warn!(%error, file = %file.display(), "the names of Services were not written");
+                }
+            }
+        }
+    }
+}
+
+/// This machine's own names.
+fn of_host() -> String {
+    fs::read_to_string("/etc/hosts").unwrap_or_default()
+}
+
+/// Writes into the file, filling up with empty lines what it was longer before.
+fn write(file: &Path, text: &str) -> io::Result<()> {
+    let open = fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(file)?;
+    let before = usize::try_from(open.metadata()?.len()).unwrap_or_default();
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(bytes.len().max(before), b'\n');
+    open.write_all_at(&bytes, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::MetadataExt, time::Duration};
+
+    use serde_json::json;
+
+    use super::{super::table::tests::table, *};
+
+    #[tokio::test]
+    async fn changes_reach_the_same_file_while_a_pod_lives() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, receiver) = watch::channel(Arc::default());
+        let names = Arc::new(Names::new(receiver));
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}})).unwrap();
+        let address = Ipv4Addr::new(127, 20, 64, 9);
+        names
+            .keep(&Arc::new(pod), address, folder.path().to_path_buf())
+            .unwrap();
+        let file = hosts_file(folder.path());
+        let inode = fs::metadata(&file).unwrap().ino();
+        assert!(fs::read_to_string(&file).unwrap().contains("127.20.64.9\tp\n"));
+        tokio::spawn(Arc::clone(&names).run());
+        let until = async |holds: &dyn Fn(&str) -> bool| {
+            tokio::time::timeout(Duration::from_secs(20), async {
+                while !holds(&fs::read_to_string(&file).unwrap()) {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await
+            .unwrap();
+        };
+        let service =
+            json!([{"metadata": {"name": "web", "namespace": "n"}, "spec": {"clusterIP": "127.20.0.5"}}]);
+        sender.send_replace(Arc::new(table(service, json!([]), json!([]))));
+        until(&|text| text.contains("127.20.0.5\tweb ")).await;
+        let long = fs::metadata(&file).unwrap().len();
+        sender.send_replace(Arc::default());
+        until(&|text| !text.contains("web") && text.ends_with("\n\n\n")).await;
+        let after = fs::metadata(&file).unwrap();
+        assert_eq!((after.ino(), after.len()), (inode, long));
+        names.forget("u");
+        assert!(names.kept.lock().is_empty());
+    }
+}
