@@ -73,7 +73,7 @@ impl View {
     }
 
     /// Whether objects are shown as they are stored.
-    fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.form == Form::Object && self.kind.storage.is_none()
     }
 

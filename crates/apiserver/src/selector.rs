@@ -1,6 +1,7 @@
 //! Label and field selectors: which objects a list, a watch or a collection's deletion is about.
 //! Grammar and meaning are those of kubernetes/apimachinery `pkg/labels` and `pkg/fields`.
 
+use coracle_store::resources::Body;
 use serde_json::Value;
 
 use crate::{
@@ -76,15 +77,20 @@ impl Selection {
     }
 
     /// Whether the object is meant.
-    pub(crate) fn admits(&self, object: &Value) -> bool {
-        let labels = object.pointer("/metadata/labels");
+    pub(crate) fn admits(&self, object: &Body) -> bool {
+        let labels = if self.labels.is_empty() {
+            None
+        } else {
+            object.find("/metadata/labels")
+        };
         self.labels.iter().all(|requirement| {
             let label = labels
+                .as_deref()
                 .and_then(|labels| labels.get(&requirement.key))
                 .and_then(Value::as_str);
             requirement.demand.admits(label)
         }) && self.fields.iter().all(|field| {
-            let value = match object.pointer(&field.pointer) {
+            let value = match object.find(&field.pointer).as_deref() {
                 Some(Value::String(text)) => text.clone(),
                 Some(Value::Null) | None => field.absent.to_owned(),
                 Some(other) => other.to_string(),
@@ -291,7 +297,9 @@ mod tests {
     use crate::kinds::PODS;
 
     fn admits(labels: &str, fields: &str, object: &Value) -> bool {
-        Selection::parse(&PODS, labels, fields).unwrap().admits(object)
+        Selection::parse(&PODS, labels, fields)
+            .unwrap()
+            .admits(&object.clone().into())
     }
 
     #[test]

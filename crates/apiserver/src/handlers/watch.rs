@@ -3,7 +3,7 @@
 //! An object that comes into the selection is ADDED and one that leaves it is DELETED, whatever
 //! happened to it otherwise. A stream that cannot go on ends with an ERROR event.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -169,36 +169,70 @@ impl Feed {
         }
     }
 
-    fn push(&mut self, event: &Arc<Event>) {
-        if let Some((kind, object)) = seen_through(&self.selection, event) {
-            let shown = self.view.watched_text(&object, self.is_first, Timestamp::now());
-            self.is_first = false;
-            self.ready.push_back(frame(kind, &shown));
-        }
+    fn push(&mut self, event: &Event) {
+        let Some(seen) = seen_through(&self.selection, event) else {
+            return;
+        };
+        let frame = match seen {
+            // The same bytes for all who watch objects as they are.
+            Seen::AsIs if self.view.is_plain() => {
+                event.frame(|| frame(told(event.kind), event.object.body.text()))
+            }
+            Seen::AsIs => self.frame(told(event.kind), &event.object.body),
+            Seen::Entering => self.frame("ADDED", &event.object.body),
+            Seen::Leaving(last) => self.frame("DELETED", &last),
+        };
+        self.is_first = false;
+        self.ready.push_back(frame);
+    }
+
+    fn frame(&self, kind: &str, object: &resources::Body) -> Bytes {
+        let shown = self.view.watched_text(object, self.is_first, Timestamp::now());
+        frame(kind, &shown)
     }
 }
 
-/// What the event is to someone who sees only the selection, and nothing when it is nothing.
-fn seen_through(selection: &Selection, event: &Event) -> Option<(&'static str, resources::Body)> {
-    let is_deleted = event.kind == EventKind::Deleted;
-    let was = event
-        .previous
-        .as_ref()
-        .is_some_and(|previous| selection.admits(previous));
-    let is = !is_deleted && selection.admits(&event.object.body);
-    match (was, is) {
+const fn told(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Added => "ADDED",
+        EventKind::Modified => "MODIFIED",
+        EventKind::Deleted => "DELETED",
+    }
+}
+
+/// What an event is to someone who sees only a selection.
+#[derive(Debug, Clone, PartialEq)]
+enum Seen {
+    /// What it is to everybody.
+    AsIs,
+    /// The object was not in the selection before.
+    Entering,
+    /// It is not any more. It is shown as it last was, at the revision at which it left.
+    Leaving(resources::Body),
+}
+
+/// None when it is nothing.
+fn seen_through(selection: &Selection, event: &Event) -> Option<Seen> {
+    if selection.is_everything() {
+        return Some(Seen::AsIs);
+    }
+    let previous = event.previous.as_ref();
+    let was = previous.is_some_and(|previous| selection.admits(previous));
+    if event.kind == EventKind::Deleted {
+        return was.then_some(Seen::AsIs);
+    }
+    match (was, selection.admits(&event.object.body)) {
         (false, false) => None,
-        (false, true) => Some(("ADDED", event.object.body.clone())),
-        (true, true) => Some(("MODIFIED", event.object.body.clone())),
-        (true, false) if is_deleted => Some(("DELETED", event.object.body.clone())),
+        (false, true) if event.kind == EventKind::Added => Some(Seen::AsIs),
+        (false, true) => Some(Seen::Entering),
+        (true, true) => Some(Seen::AsIs),
         (true, false) => {
-            // It is shown as it last was, at the revision at which it left.
-            let mut last = event.previous.clone().unwrap_or_default().into_value();
+            let mut last = previous.cloned().unwrap_or_default().into_value();
             crate::object::metadata(&mut last).insert(
                 "resourceVersion".to_owned(),
                 event.object.revision.to_string().into(),
             );
-            Some(("DELETED", last.into()))
+            Some(Seen::Leaving(last.into()))
         }
     }
 }
@@ -244,27 +278,25 @@ mod tests {
     fn objects_enter_and_leave_a_selection() {
         let selection = Selection::parse(&PODS, "app=web", "").unwrap();
         let pod = |app: &str, revision: u64| json!({"metadata": {"labels": {"app": app}, "resourceVersion": revision.to_string()}});
-        let check = |kind, previous: Option<&str>, app, expected: Option<&str>| {
+        let check = |kind, previous: Option<&str>, app, expected: Option<Seen>| {
             let object = resources::Object {
                 key: PODS.key("d", "p"),
                 revision: 2,
                 body: pod(app, 2).into(),
             };
             let event = Event::new(kind, object, previous.map(|app| pod(app, 1).into()));
-            let seen = seen_through(&selection, &event);
-            assert_eq!(seen.as_ref().map(|(kind, _)| *kind), expected);
-            if let Some((_, object)) = seen {
-                assert_eq!(object["metadata"]["labels"]["app"], "web");
-                assert_eq!(object["metadata"]["resourceVersion"], "2");
-            }
+            assert_eq!(seen_through(&selection, &event), expected);
+            let everything = Selection::parse(&PODS, "", "").unwrap();
+            assert_eq!(seen_through(&everything, &event), Some(Seen::AsIs));
         };
-        check(EventKind::Added, None, "web", Some("ADDED"));
+        let left = Seen::Leaving(pod("web", 2).into());
+        check(EventKind::Added, None, "web", Some(Seen::AsIs));
         check(EventKind::Added, None, "db", None);
-        check(EventKind::Modified, Some("web"), "web", Some("MODIFIED"));
-        check(EventKind::Modified, Some("db"), "web", Some("ADDED"));
-        check(EventKind::Modified, Some("web"), "db", Some("DELETED"));
+        check(EventKind::Modified, Some("web"), "web", Some(Seen::AsIs));
+        check(EventKind::Modified, Some("db"), "web", Some(Seen::Entering));
+        check(EventKind::Modified, Some("web"), "db", Some(left));
         check(EventKind::Modified, Some("db"), "db", None);
-        check(EventKind::Deleted, Some("web"), "web", Some("DELETED"));
+        check(EventKind::Deleted, Some("web"), "web", Some(Seen::AsIs));
         check(EventKind::Deleted, Some("db"), "db", None);
     }
 }

@@ -1,6 +1,7 @@
 //! What an object says: JSON as text, parsed when somebody looks into it.
 
 use std::{
+    borrow::Cow,
     fmt,
     ops::Deref,
     sync::{Arc, OnceLock},
@@ -9,6 +10,8 @@ use std::{
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::scan::{self, Found};
 
 /// JSON that is kept as text. It reads like the [`Value`] that the text stands for; what is handed
 /// on as it is need not be parsed. Clones share the text and, once there is one, the value.
@@ -58,6 +61,20 @@ impl Body {
                 None => parse(&shared.text),
             },
         }
+    }
+
+    /// The part at the JSON pointer. Where nobody has looked into the body before, the rest of it is
+    /// not made a value for this.
+    #[must_use]
+    pub fn find(&self, pointer: &str) -> Option<Cow<'_, Value>> {
+        if self.0.value.get().is_none() {
+            match scan::find(&self.0.text, pointer) {
+                Found::At(place) => return Some(Cow::Owned(parse(&self.0.text[place]))),
+                Found::Nothing => return None,
+                Found::Unknown => {}
+            }
+        }
+        self.pointer(pointer).map(Cow::Borrowed)
     }
 
     /// Reads the part of it that `T` names, without making a value of the rest. None when it does
@@ -135,6 +152,28 @@ mod tests {
         assert_eq!(text["metadata"]["name"], "x");
         assert_eq!(text.clone().into_value(), value);
         assert_eq!(text.into_value(), value);
+    }
+
+    #[test]
+    fn a_part_is_found_whether_or_not_the_body_was_looked_into() {
+        let value = json!({"metadata": {"labels": {"a": "b"}}, "list": [{"n": 1}]});
+        for pointer in [
+            "/metadata/labels",
+            "/metadata/labels/a",
+            "/list/0/n",
+            "/list",
+            "/x",
+            "",
+        ] {
+            let text = Body::from_text(value.to_string().into());
+            assert_eq!(text.find(pointer).as_deref(), value.pointer(pointer), "{pointer}");
+            let parsed = Body::from(value.clone());
+            assert_eq!(
+                parsed.find(pointer).as_deref(),
+                value.pointer(pointer),
+                "{pointer}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::Body;
+use super::{
+    Body,
+    scan::{member, string_end},
+};
 
 /// How deep JSON may be nested and still be read: the limit of `serde_json`.
 const DEPTH: usize = 127;
@@ -113,65 +116,6 @@ fn revision_in(text: &[u8]) -> Option<Range<usize>> {
     let value = member(text, metadata, b"resourceVersion")?;
     let end = string_end(text, value)?;
     Some(value + 1..end - 1)
-}
-
-/// Where the value of the member begins, in the object that begins at `open`.
-fn member(text: &[u8], open: usize, name: &[u8]) -> Option<usize> {
-    let mut at = open + 1;
-    if *text.get(open)? != b'{' {
-        return None;
-    }
-    loop {
-        let key_end = string_end(text, at)?;
-        // Behind the colon.
-        let value = key_end + 1;
-        if text.get(at + 1..key_end - 1)? == name {
-            return Some(value);
-        }
-        at = value_end(text, value)?;
-        if *text.get(at)? != b',' {
-            return None;
-        }
-        at += 1;
-    }
-}
-
-/// What follows the string that begins at `at`.
-fn string_end(text: &[u8], at: usize) -> Option<usize> {
-    if *text.get(at)? != b'"' {
-        return None;
-    }
-    let mut at = at + 1;
-    loop {
-        match text.get(at)? {
-            b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-}
-
-/// What follows the value that begins at `at`.
-fn value_end(text: &[u8], at: usize) -> Option<usize> {
-    let (mut at, mut depth) = (at, 0_usize);
-    loop {
-        match text.get(at)? {
-            b'"' => at = string_end(text, at)?,
-            b'{' | b'[' => {
-                depth += 1;
-                at += 1;
-            }
-            b'}' | b']' if depth > 0 => {
-                depth -= 1;
-                at += 1;
-            }
-            b'}' | b']' | b',' if depth == 0 => return Some(at),
-            _ => at += 1,
-        }
-        if depth == 0 && matches!(text.get(at), None | Some(b'}' | b']' | b',')) {
-            return Some(at);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod draft;
 mod list;
 mod load;
 mod row;
+mod scan;
 mod state;
 mod watch;
 mod write;
