@@ -129,6 +129,21 @@ impl Machine {
         self.client.request::<Value>(request).await.unwrap();
     }
 
+    pub(crate) async fn replace(&self, kind: &str, name: &str, object: Value) {
+        let request = axum::http::Request::put(format!("/api/v1/namespaces/default/{kind}/{name}"))
+            .header("content-type", "application/json")
+            .body(object.to_string().into_bytes())
+            .unwrap();
+        self.client.request::<Value>(request).await.unwrap();
+    }
+
+    pub(crate) async fn remove(&self, kind: &str, name: &str) {
+        let request = axum::http::Request::delete(format!("/api/v1/namespaces/default/{kind}/{name}"))
+            .body(Vec::new())
+            .unwrap();
+        self.client.request::<Value>(request).await.unwrap();
+    }
+
     pub(crate) async fn until(&self, name: &str, what: &str, holds: impl Fn(&Pod) -> bool + Send) -> Pod {
         let condition = |pod: Option<&Pod>| pod.is_some_and(&holds);
         match tokio::time::timeout(PATIENCE, await_condition(self.pods(), name, condition)).await {

@@ -256,3 +256,150 @@ async fn a_pods_machine_has_its_name() {
         host
     );
 }
+
+fn service(name: &str, address: &str, port: u16) -> serde_json::Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"clusterIP": address, "ports": [{"port": port}]},
+    })
+}
+
+fn endpoints(name: &str, addresses: &[Ipv4Addr], port: u16) -> serde_json::Value {
+    let addresses: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
+    let subsets = if addresses.is_empty() {
+        json!([])
+    } else {
+        json!([{"addresses": addresses, "ports": [{"port": port}]}])
+    };
+    json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name}, "subsets": subsets})
+}
+
+/// Connects until it is refused, or not, as expected; gives what was said.
+async fn until(at: Ipv4Addr, port: u16, is_expected: impl Fn(Option<&str>) -> bool) {
+    crate::machine::patient(async {
+        loop {
+            let said = tokio::task::spawn_blocking(move || {
+                let mut said = String::new();
+                let mut connection = TcpStream::connect((at, port)).ok()?;
+                connection.read_to_string(&mut said).ok().map(|_| said)
+            });
+            if is_expected(said.await.unwrap().as_deref()) {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_leads_to_who_is_behind_it_in_turn_and_follows_them() {
+    let machine = Machine::start().await;
+    if !has_own_ports(&machine).await {
+        return;
+    }
+    let (own, theirs) = (free_port(), free_port());
+    let mut addresses = Vec::new();
+    for name in ["one", "two"] {
+        machine
+            .create(python(name, &server("AF_INET", "0.0.0.0", theirs, name)))
+            .await;
+        until_log(&machine, name, "listens at").await;
+        addresses.push(address(&machine.pods().get(name).await.unwrap()));
+    }
+    let at = machine.block().services().nth(77).unwrap();
+    machine
+        .object("services", service("web", &at.to_string(), own))
+        .await;
+    machine
+        .object("endpoints", endpoints("web", &addresses, theirs))
+        .await;
+    until(at, own, |said| said.is_some()).await;
+    let said: std::collections::BTreeSet<String> = (0..4).map(|_| said_by(at, own)).collect();
+    assert_eq!(said.into_iter().collect::<Vec<_>>(), ["one\n", "two\n"]);
+    if machine.is_isolated().await {
+        for name in [
+            "web",
+            "web.default",
+            "web.default.svc",
+            "web.default.svc.cluster.local",
+        ] {
+            let asked = output(
+                &machine,
+                &format!("asks-{}", name.replace('.', "-")),
+                &ask(name, own),
+            )
+            .await;
+            assert!(asked == "one\n" || asked == "two\n", "{name}: {asked}");
+        }
+    }
+    let fewer = endpoints("web", &addresses[..1], theirs);
+    machine.replace("endpoints", "web", fewer).await;
+    until(at, own, |_| {
+        let all: std::collections::BTreeSet<String> = (0..4).map(|_| said_by(at, own)).collect();
+        all.len() == 1 && all.contains("one\n")
+    })
+    .await;
+    machine
+        .replace("endpoints", "web", endpoints("web", &[], theirs))
+        .await;
+    until(at, own, |said| said.is_none()).await;
+    machine
+        .replace("endpoints", "web", endpoints("web", &addresses, theirs))
+        .await;
+    until(at, own, |said| said.is_some()).await;
+    machine.remove("services", "web").await;
+    until(at, own, |said| said.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_of_a_job_meet_by_name() {
+    let machine = Machine::start().await;
+    if !has_own_ports(&machine).await || !machine.is_isolated().await {
+        return;
+    }
+    // Two jobs at once, both with the port that everybody has.
+    for job in ["first", "second"] {
+        let mut headless = service(job, "None", 29500);
+        headless["spec"]["publishNotReadyAddresses"] = json!(true);
+        machine.object("services", headless).await;
+        let script = format!(
+            "import os, socket, time\n\
+             rank, size, name = int(os.environ['RANK']), 4, '{job}-0.{job}'\n\
+             def meet():\n    \
+                 while True:\n        \
+                     try:\n            return socket.create_connection((name, 29500), 10)\n        \
+                     except OSError:\n            time.sleep(0.02)\n\
+             if rank == 0:\n    \
+                 s = socket.socket()\n    s.bind(('0.0.0.0', 29500))\n    s.listen()\n    \
+                 them = [s.accept()[0] for _ in range(size - 1)]\n    \
+                 said = sorted(c.recv(100).decode() for c in them)\n    \
+                 for c in them:\n        c.sendall(' '.join(said).encode())\n    print(*said)\n\
+             else:\n    \
+                 c = meet()\n    c.sendall(('{job}-%d' % rank).encode())\n    print(c.recv(100).decode())\n"
+        );
+        let mut members = Vec::new();
+        for rank in 0..4 {
+            let name = format!("{job}-{rank}");
+            let mut pod = python(&name, &script);
+            pod["spec"]["hostname"] = json!(name);
+            pod["spec"]["subdomain"] = json!(job);
+            pod["spec"]["containers"][0]["env"] = json!([{"name": "RANK", "value": rank.to_string()}]);
+            machine.create(pod).await;
+            let has_address = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some());
+            let pod = machine.until(&name, "on this machine", has_address).await;
+            members.push(json!({"ip": address(&pod).to_string(), "hostname": name}));
+        }
+        let all = json!({
+            "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": job},
+            "subsets": [{"addresses": members, "ports": [{"port": 29500}]}],
+        });
+        machine.object("endpoints", all).await;
+    }
+    for job in ["first", "second"] {
+        for rank in 0..4 {
+            let name = format!("{job}-{rank}");
+            machine.until_over(&name).await;
+            assert_eq!(machine.log(&name).await, format!("{job}-1 {job}-2 {job}-3\n"));
+        }
+    }
+}
