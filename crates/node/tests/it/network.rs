@@ -352,6 +352,53 @@ async fn a_service_leads_to_who_is_behind_it_in_turn_and_follows_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn roots_ports_are_open_to_every_pod_and_service() {
+    let machine = Machine::start().await;
+    if !has_own_ports(&machine).await {
+        return;
+    }
+    // Whoever we are: without the right to it, the stand-in is listened at.
+    let port = 987;
+    machine
+        .create(python("p", &server("AF_INET", "", port, "low")))
+        .await;
+    until_log(&machine, "p", "listens at").await;
+    let to = address(&machine.pods().get("p").await.unwrap());
+    let at = machine.block().services().nth(78).unwrap();
+    machine
+        .object("services", service("low", &at.to_string(), port))
+        .await;
+    machine.object("endpoints", endpoints("low", &[to], port)).await;
+    let script = format!(
+        "import socket, time\ndef ask(name):\n    \
+         while True:\n        \
+             try:\n            c = socket.create_connection((name, {port}), 10)\n            break\n        \
+             except ConnectionRefusedError:\n            time.sleep(0.01)\n    \
+         return c.recv(100).decode().strip()\nprint(ask('{to}'), ask('{at}'))\n"
+    );
+    assert_eq!(output(&machine, "q", &script).await, "low low\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_processes_have_their_own_ports_too() {
+    let machine = Machine::start_with(coracle_node::Isolation::Off).await;
+    if !has_own_ports(&machine).await {
+        return;
+    }
+    let port = free_port();
+    for name in ["one", "two"] {
+        machine
+            .create(python(name, &server("AF_INET", "0.0.0.0", port, name)))
+            .await;
+    }
+    for name in ["one", "two"] {
+        until_log(&machine, name, "listens at").await;
+        let pod = machine.pods().get(name).await.unwrap();
+        assert_eq!(said_by(address(&pod), port), format!("{name}\n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ranks_of_a_job_meet_by_name() {
     let machine = Machine::start().await;
     if !has_own_ports(&machine).await || !machine.is_isolated().await {

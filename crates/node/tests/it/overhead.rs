@@ -56,3 +56,48 @@ fn report(what: &str, times: &mut [Duration]) {
         times[0]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures, and asserts nothing"]
+async fn overhead_of_a_network_of_its_own() {
+    let machine = Machine::start().await;
+    let script = "import socket, time\n\
+                  def once(to):\n    \
+                      s = socket.socket()\n    s.connect(to)\n    s.close()\n\
+                  host = socket.socket()\nhost.bind(('127.77.1.1', 0))\nhost.listen(4000)\n\
+                  port = host.getsockname()[1]\n\
+                  own = socket.socket()\nown.bind(('0.0.0.0', 47321))\nown.listen(4000)\n\
+                  for name, to in [('to an address', ('127.77.1.1', port)), ('to localhost', ('127.0.0.1', 47321))]:\n    \
+                      since = time.perf_counter()\n    \
+                      for _ in range(2000):\n        once(to)\n    \
+                      print(name, round((time.perf_counter() - since) / 2000 * 1e6, 1), 'us', end='; ')\n";
+    for (name, is_on_host) in [("warm", true), ("on-the-host", true), ("on-its-own", false)] {
+        let mut pod = shell(name, "");
+        pod["spec"]["containers"][0]["command"] = serde_json::json!(["python3", "-c", script]);
+        pod["spec"]["hostNetwork"] = serde_json::json!(is_on_host);
+        machine.run(pod).await;
+        eprintln!("connect, {name}: {}", machine.log(name).await);
+    }
+    for is_on_host in [true, false] {
+        let mut inside = Vec::new();
+        let mut whole = Vec::new();
+        for round in 0..ROUNDS {
+            let name = format!("h{is_on_host}{round}");
+            let mut pod = shell(&name, "true");
+            pod["spec"]["hostNetwork"] = serde_json::json!(is_on_host);
+            let created = Instant::now();
+            machine.create(pod).await;
+            let pod = machine.until_over(&name).await;
+            whole.push(created.elapsed());
+            let record = std::fs::read(machine.pod_dir(&pod).join("main/0/exit.json")).unwrap();
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+            let time = |field: &str| record[field].as_str().unwrap().parse::<Timestamp>().unwrap();
+            inside.push(Duration::try_from(time("finished_at").duration_since(time("started_at"))).unwrap());
+        }
+        report(
+            &format!("on this machine's network {is_on_host}, created to over"),
+            &mut whole,
+        );
+        report("its first process to its last", &mut inside);
+    }
+}
