@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-pub(crate) use self::shape::UnknownFields;
+pub(crate) use self::shape::{FieldValidation, unknown_fields};
 use crate::{
     kinds::{Kind, KindRef, Subresource},
     object,
@@ -24,7 +24,7 @@ pub(crate) fn create(
     kind: &KindRef,
     namespace: &str,
     mut object: Value,
-    unknown: UnknownFields,
+    fields: &mut FieldValidation,
     id: Uuid,
     now: Timestamp,
 ) -> Result<Value, Error> {
@@ -73,7 +73,7 @@ pub(crate) fn create(
     } else {
         (kind.rules.default)(&mut object);
     }
-    shape::conform(kind, &mut object, unknown)?;
+    shape::conform(kind, &mut object, fields)?;
     let mut problems = Problems::default();
     metadata::check(kind, &object, &mut problems);
     (kind.rules.check)(&object, &mut problems);
@@ -86,7 +86,7 @@ pub(crate) fn update(
     part: Option<Subresource>,
     old: &Value,
     mut new: Value,
-    unknown: UnknownFields,
+    fields: &mut FieldValidation,
 ) -> Result<Value, Error> {
     object::prune_nulls(&mut new);
     check_kind(kind, &new)?;
@@ -131,7 +131,7 @@ pub(crate) fn update(
     if part.is_none() {
         (kind.rules.carry)(old, &mut object);
         (kind.rules.default)(&mut object);
-        shape::conform(kind, &mut object, unknown)?;
+        shape::conform(kind, &mut object, fields)?;
         metadata::check(kind, &object, &mut problems);
         metadata::check_finalizers(old, &object, &mut problems);
         (kind.rules.check)(&object, &mut problems);
@@ -141,7 +141,7 @@ pub(crate) fn update(
             object::metadata(&mut object).insert("generation".to_owned(), generation.into());
         }
     } else {
-        shape::conform(kind, &mut object, unknown)?;
+        shape::conform(kind, &mut object, fields)?;
     }
     finish(kind, object, problems)
 }
@@ -196,16 +196,21 @@ fn carry(given: &Map<String, Value>, metadata: &mut Map<String, Value>) {
     }
 }
 
-fn check_kind(kind: &Kind, object: &Value) -> Result<(), Error> {
+fn check_kind(kind: &KindRef, object: &Value) -> Result<(), Error> {
     let (api_version, name) = (object::text(object, "/apiVersion"), object::text(object, "/kind"));
     let right = kind.api_version();
-    if (api_version.is_empty() || api_version == right) && (name.is_empty() || name == kind.kind) {
-        return Ok(());
+    if !(api_version.is_empty() || api_version == right) {
+        return Err(Error::BadRequest(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({right})"
+        )));
     }
-    Err(Error::BadRequest(format!(
-        "the object provided is unrecognized: the path is for {right} {}, the object is {api_version} {name}",
-        kind.kind
-    )))
+    if !(name.is_empty() || name == kind.kind) {
+        let wanted = &kind.kind;
+        return Err(Error::BadRequest(format!(
+            "the object provided is unrecognized (must be of type {wanted}): its kind is {name}"
+        )));
+    }
+    Ok(())
 }
 
 fn check_namespace(namespace: &str, object: &Value) -> Result<(), Error> {
@@ -244,7 +249,7 @@ fn check_same_object(kind: &KindRef, old: &Value, new: &Value) -> Result<(), Err
 mod tests {
     use serde_json::json;
 
-    use super::{UnknownFields::Drop, *};
+    use super::*;
     use crate::{
         kinds::{self, PODS},
         validation,
@@ -261,7 +266,7 @@ mod tests {
             &PODS,
             "ns",
             object,
-            Drop,
+            &mut FieldValidation::ignore(),
             ID,
             "2026-11-22T10:00:00.5Z".parse().unwrap(),
         )
@@ -365,11 +370,11 @@ mod tests {
         let mut new = old.clone();
         new["metadata"]["labels"] = json!({"a": "b"});
         new["status"]["phase"] = json!("Running");
-        let main = update(&PODS, None, &old, new.clone(), Drop).unwrap();
+        let main = update(&PODS, None, &old, new.clone(), &mut FieldValidation::ignore()).unwrap();
         assert_eq!(main["metadata"]["labels"], json!({"a": "b"}));
         assert_eq!(main["status"]["phase"], "Pending");
         assert_eq!(main["metadata"]["generation"], 1);
-        let status = update(&PODS, Some(Subresource::Status), &old, new, Drop).unwrap();
+        let status = update(&PODS, Some(Subresource::Status), &old, new, &mut FieldValidation::ignore()).unwrap();
         assert_eq!(status["metadata"].get("labels"), None);
         assert_eq!(status["status"]["phase"], "Running");
     }
@@ -380,7 +385,7 @@ mod tests {
         let mut new = old.clone();
         new["spec"]["containers"][0]["image"] = json!("x:2");
         assert_eq!(
-            update(&PODS, None, &old, new, Drop).unwrap()["metadata"]["generation"],
+            update(&PODS, None, &old, new, &mut FieldValidation::ignore()).unwrap()["metadata"]["generation"],
             2
         );
     }
@@ -393,13 +398,13 @@ mod tests {
             let mut new = old.clone();
             new["metadata"][field] = json!(value);
             assert!(
-                matches!(update(&PODS, None, &old, new, Drop), Err(Error::Conflict { .. })),
+                matches!(update(&PODS, None, &old, new, &mut FieldValidation::ignore()), Err(Error::Conflict { .. })),
                 "{field}"
             );
         }
         let mut unconditional = old.clone();
         unconditional["metadata"] = json!({"name": "p"});
-        assert!(update(&PODS, None, &old, unconditional, Drop).is_ok());
+        assert!(update(&PODS, None, &old, unconditional, &mut FieldValidation::ignore()).is_ok());
     }
 
     #[test]
@@ -410,12 +415,12 @@ mod tests {
         let mut new = old.clone();
         new["metadata"]["finalizers"] = json!(["a.io/x", "a.io/y"]);
         assert!(matches!(
-            update(&PODS, None, &old, new.clone(), Drop),
+            update(&PODS, None, &old, new.clone(), &mut FieldValidation::ignore()),
             Err(Error::Invalid { .. })
         ));
         new["metadata"]["finalizers"] = json!([]);
         new["metadata"]["deletionTimestamp"] = json!(null);
-        let freed = update(&PODS, None, &old, new, Drop).unwrap();
+        let freed = update(&PODS, None, &old, new, &mut FieldValidation::ignore()).unwrap();
         assert_eq!(freed["metadata"].get("finalizers"), None);
         assert!(object::is_terminating(&freed));
     }
@@ -423,15 +428,15 @@ mod tests {
     #[test]
     fn a_namespace_is_finalized_through_its_subresource() {
         let namespace = json!({"metadata": {"name": "n"}});
-        let old = create(&kinds::NAMESPACES, "", namespace, Drop, ID, Timestamp::UNIX_EPOCH).unwrap();
+        let old = create(&kinds::NAMESPACES, "", namespace, &mut FieldValidation::ignore(), ID, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(old["spec"]["finalizers"], json!(["kubernetes"]));
         let mut new = old.clone();
         new["spec"]["finalizers"] = json!([]);
         assert_eq!(
-            update(&kinds::NAMESPACES, None, &old, new.clone(), Drop).unwrap(),
+            update(&kinds::NAMESPACES, None, &old, new.clone(), &mut FieldValidation::ignore()).unwrap(),
             old
         );
-        let done = update(&kinds::NAMESPACES, Some(Subresource::Finalize), &old, new, Drop).unwrap();
+        let done = update(&kinds::NAMESPACES, Some(Subresource::Finalize), &old, new, &mut FieldValidation::ignore()).unwrap();
         assert_eq!(done["spec"]["finalizers"], json!([]));
     }
 }

@@ -10,8 +10,11 @@ use crate::{
     object,
     request::{self, Parameters},
     status::Error,
+    validation::Problems,
 };
 
+/// The options as messages name them.
+const OPTIONS: &str = "DeleteOptions";
 /// The finalizer that stands until the object's dependents are gone.
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 /// The finalizer that stands until the object's dependents do not name it any more.
@@ -59,26 +62,26 @@ impl Options {
             .as_deref()
             .or_else(|| parameters.given("propagationPolicy"));
         let orphans = body.get("orphanDependents").and_then(Value::as_bool);
-        let propagation = match (
-            policy,
-            orphans.or_else(|| parameters.optional_flag("orphanDependents")),
-        ) {
+        let orphans = orphans.or_else(|| parameters.optional_flag("orphanDependents"));
+        let mut problems = Problems::default();
+        let propagation = match (policy, orphans) {
+            (Some(policy), Some(_)) => {
+                let detail = "orphanDependents and deletionPropagation cannot be both set";
+                problems.invalid("propagationPolicy", policy, detail);
+                None
+            }
             (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
             (Some("Foreground"), _) => Some(Propagation::Foreground),
             (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
             (None, None) => None,
             (Some(other), _) => {
-                return Err(Error::BadRequest(format!(
-                    "propagationPolicy: Unsupported value: \"{other}\": supported values: \"Foreground\", \
-                     \"Background\", \"Orphan\""
-                )));
+                problems.unsupported("propagationPolicy", other, &["Foreground", "Background", "Orphan"]);
+                None
             }
         };
-        let mut is_dry = parameters.dry_run()?;
-        for value in object::list(body, "/dryRun") {
-            request::check_dry_run(value.as_str().unwrap_or_default())?;
-            is_dry = true;
-        }
+        request::invalid_options(OPTIONS, problems)?;
+        let in_body = object::list(body, "/dryRun").iter().filter_map(Value::as_str);
+        let is_dry = request::check_dry_run(OPTIONS, in_body)? || parameters.dry_run(OPTIONS)?;
         Ok(Self {
             grace_seconds,
             propagation,

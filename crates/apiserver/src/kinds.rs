@@ -195,6 +195,11 @@ impl Kind {
         api_version(&self.group, &self.version)
     }
 
+    /// Whether it comes from a definition rather than with the server.
+    pub(crate) fn is_custom(&self) -> bool {
+        false
+    }
+
     pub(crate) fn is_namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
     }

@@ -20,6 +20,7 @@ mod discovery;
 mod gc;
 mod handlers;
 mod kinds;
+mod managed;
 mod negotiate;
 mod object;
 mod openapi;
@@ -32,6 +33,7 @@ mod rules;
 mod selector;
 mod server;
 mod status;
+mod structure;
 mod validation;
 
 use coracle_store::resources::{self, Resources};
@@ -54,8 +56,8 @@ pub use self::{
 pub async fn bootstrap(resources: &Resources) -> Result<Catalogue, BootstrapError> {
     for name in rules::namespace::PERMANENT {
         let namespace = json!({"metadata": {"name": name}});
-        let (kind, unknown) = (&kinds::NAMESPACES, admission::UnknownFields::Refuse);
-        let admitted = admission::create(kind, "", namespace, unknown, Uuid::now_v7(), Timestamp::now());
+        let (kind, mut fields) = (&kinds::NAMESPACES, admission::FieldValidation::strict());
+        let admitted = admission::create(kind, "", namespace, &mut fields, Uuid::now_v7(), Timestamp::now());
         let namespace = admitted.map_err(|error| BootstrapError::Refused(error.to_string()))?;
         match resources.create(kind.key("", name), namespace).await {
             Ok(_) | Err(resources::Error::AlreadyExists { .. }) => {}

@@ -80,11 +80,6 @@ pub(crate) fn put(object: &mut Value, entries: Option<Value>) {
     object::put(object::metadata(object), "managedFields", entries);
 }
 
-fn read(object: &Value) -> Vec<Entry> {
-    let entries = object.pointer("/metadata/managedFields");
-    entries.and_then(fields::read).unwrap_or_default()
-}
-
 /// The managers of a new object: all that it says is its writer's. `given` is what the request has
 /// to say of managers.
 pub(crate) fn created(
@@ -99,10 +94,10 @@ pub(crate) fn created(
     fields::write(update::record(entries, &nothing, new, structure, &writer))
 }
 
-/// The managers after a change other than by apply. An object whose managers are not known stays
-/// so.
+/// The managers after a change other than by apply, from those before. An object whose managers
+/// are not known stays so. `given` is what the request has to say of managers.
 pub(crate) fn updated(
-    old: &Value,
+    (old, before): (&Value, Option<&Value>),
     new: &Value,
     given: Option<&Value>,
     structure: &Structure<'_>,
@@ -118,7 +113,7 @@ pub(crate) fn updated(
         // A client that knows nothing of managers does not make them forgotten.
         entries = fields::read(given).filter(|entries| !entries.is_empty());
     }
-    let entries = entries.unwrap_or_else(|| read(old));
+    let entries = entries.or_else(|| before.and_then(fields::read)).unwrap_or_default();
     if entries.is_empty() {
         return None;
     }
@@ -126,10 +121,10 @@ pub(crate) fn updated(
     fields::write(update::record(entries, old, new, structure, &writer))
 }
 
-/// The object as the applier wants it, with its managers. An object that is not there yet is
-/// empty.
+/// The object as the applier wants it, and its managers, from those before. An object that is not
+/// there yet is empty.
 pub(crate) fn apply(
-    live: &Value,
+    (live, before): (&Value, Option<&Value>),
     wanted: &Value,
     structure: &Structure<'_>,
     writer: &Writer<'_>,
@@ -140,30 +135,29 @@ pub(crate) fn apply(
         let misfits = misfits.iter().map(|misfit| format!("{}: {}", show(&misfit.path), misfit.why));
         return Err(Refusal::Misfit(join(misfits.collect())));
     }
-    let mut live = live.clone();
-    let mut entries = take(&mut live).as_ref().and_then(fields::read).unwrap_or_default();
+    let mut entries = before.and_then(fields::read).unwrap_or_default();
     if entries.is_empty() {
         let nothing = Value::Object(Map::new());
         let before = Writer {
             manager: BEFORE,
             ..writer.clone()
         };
-        entries = update::record(entries, &nothing, &live, structure, &before.entry(Operation::Update));
+        entries = update::record(entries, &nothing, live, structure, &before.entry(Operation::Update));
     }
     let applier = writer.entry(Operation::Apply);
-    let attempt = update::apply(entries.clone(), &live, wanted, structure, &applier, is_forced);
+    let attempt = update::apply(entries.clone(), live, wanted, structure, &applier, is_forced);
     let (mut new, entries) = match attempt {
         Ok(applied) => applied,
         Err(conflicts) => {
             let conflicts = if writer.manager == KUBECTL {
-                beyond_client_side(conflicts, &live, structure, writer)
+                beyond_client_side(conflicts, live, structure, writer)
             } else {
                 conflicts
             };
             if !conflicts.0.is_empty() {
                 return Err(Refusal::Conflicts(told(conflicts)));
             }
-            update::apply(entries, &live, wanted, structure, &applier, true)
+            update::apply(entries, live, wanted, structure, &applier, true)
                 .map_err(|conflicts| Refusal::Conflicts(told(conflicts)))?
         }
     };
@@ -271,11 +265,6 @@ mod tests {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data})
     }
 
-    fn with(mut object: Value, entries: Option<Value>) -> Value {
-        put(&mut object, entries);
-        object
-    }
-
     #[test]
     fn a_created_object_is_its_writers() {
         let entries = created(&config(json!({"a": "1"})), None, &structure(), &writer("kubectl-create")).unwrap();
@@ -290,7 +279,7 @@ mod tests {
     fn what_was_there_before_the_first_apply_is_contested() {
         let live = config(json!({"a": "1"}));
         let Err(Refusal::Conflicts(conflicts)) =
-            apply(&live, &config(json!({"a": "2"})), &structure(), &writer("me"), false)
+            apply((&live, None), &config(json!({"a": "2"})), &structure(), &writer("me"), false)
         else {
             panic!("it must conflict");
         };
@@ -305,14 +294,14 @@ mod tests {
         let mut live = last.clone();
         live["metadata"]["annotations"] = json!({LAST_APPLIED: last.to_string()});
         let entries = created(&live, None, &structure(), &writer("kubectl-client-side-apply"));
-        let mut live = with(live, entries);
-        let (new, _) = apply(&live, &config(json!({"a": "2", "b": "1"})), &structure(), &writer("kubectl"), false).unwrap();
+        let wanted = config(json!({"a": "2", "b": "1"}));
+        let (new, _) = apply((&live, entries.as_ref()), &wanted, &structure(), &writer("kubectl"), false).unwrap();
         assert_eq!(new["data"]["a"], "2");
         let annotation = new["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap();
         assert!(annotation.contains("\"a\":\"2\""));
         // What has changed since is not kubectl's.
         live["data"]["b"] = json!("9");
-        let refused = apply(&live, &config(json!({"b": "2"})), &structure(), &writer("kubectl"), false);
+        let refused = apply((&live, entries.as_ref()), &config(json!({"b": "2"})), &structure(), &writer("kubectl"), false);
         assert!(matches!(refused, Err(Refusal::Conflicts(_))));
     }
 
@@ -320,10 +309,8 @@ mod tests {
     fn managers_can_be_reset_and_are_not_lost_by_accident() {
         let old = config(json!({"a": "1"}));
         let entries = created(&old, None, &structure(), &writer("x"));
-        let old = with(old, entries.clone());
-        let mut new = old.clone();
-        take(&mut new);
-        let update = |given: Option<Value>| updated(&old, &new, given.as_ref(), &structure(), &writer("y"));
+        let before = entries.as_ref();
+        let update = |given: Option<Value>| updated((&old, before), &old, given.as_ref(), &structure(), &writer("y"));
         assert_eq!(update(None), entries);
         assert_eq!(update(Some(json!([]))), entries);
         assert_eq!(update(Some(json!([{}]))), None);
@@ -333,7 +320,7 @@ mod tests {
     #[test]
     fn duplicate_items_cannot_be_applied() {
         let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "a"}]}});
-        let refused = apply(&json!({}), &pod, &Structure::of("", "Pod", None), &writer("x"), false);
+        let refused = apply((&json!({}), None), &pod, &Structure::of("", "Pod", None), &writer("x"), false);
         assert_eq!(
             refused,
             Err(Refusal::Misfit(".spec.containers: duplicate entries for key [name=\"a\"]".to_owned()))

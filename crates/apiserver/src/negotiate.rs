@@ -138,10 +138,11 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Error> {
         "" | "application/json" | "*/*" => Ok(Encoding::Json),
         "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Encoding::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
-        other => Err(Error::UnsupportedMediaType(format!(
+        _ => Err(Error::UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml; not {other}"
-        ))),
+             application/json, application/yaml, application/vnd.kubernetes.protobuf"
+                .to_owned(),
+        )),
     }
 }
 

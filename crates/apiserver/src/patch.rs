@@ -1,47 +1,71 @@
 //! Patches: JSON Patch (RFC 6902), JSON Merge Patch (RFC 7386) and Kubernetes' strategic merge.
-//! Pure: a patch and an object give an object.
+//! Pure: a patch and an object give an object. What server-side apply does is in
+//! [`crate::managed`].
 
 mod strategic;
 
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
-use crate::{body, negotiate, object, status::Error};
+use crate::{body, kinds::Kind, negotiate, object, status::Error, structure::builtin};
+
+/// Operations of a JSON patch that are carried out, as in Kubernetes.
+const OPERATIONS: usize = 10_000;
+
+const JSON: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
 
 /// A patch, read and not yet applied.
 #[derive(Debug, Clone)]
 pub(crate) enum Patch {
     Json(json_patch::Patch),
-    Merge(Value),
-    Strategic(Value),
+    /// The patch, and what is to be said of fields that it has twice.
+    Merge(Value, Vec<String>),
+    Strategic(Value, Vec<String>, &'static builtin::Type),
+    /// Server-side apply: what the applier wants to be there.
+    Apply(Value, Vec<String>),
 }
 
 impl Patch {
     /// From the body of a request.
-    pub(crate) fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Error> {
-        let media = negotiate::media_type(headers);
-        match media {
-            "application/json-patch+json" => serde_json::from_slice(bytes)
-                .map(Self::Json)
-                .map_err(|error| Error::bad_request(format!("the JSON patch cannot be read: {error}"))),
-            "application/merge-patch+json" => Ok(Self::Merge(map(bytes)?)),
-            "application/strategic-merge-patch+json" => Ok(Self::Strategic(map(bytes)?)),
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-                Err(Error::UnsupportedMediaType(
-                    "server-side apply is not served yet: use client-side apply (`kubectl apply` without \
-                     --server-side), or a merge patch"
-                        .to_owned(),
-                ))
+    pub(crate) fn parse(kind: &Kind, headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Error> {
+        let structure = builtin::of(&kind.group, &kind.kind);
+        match negotiate::media_type(headers) {
+            JSON => json(bytes),
+            MERGE => map(bytes).map(|(patch, repeated)| Self::Merge(patch, repeated)),
+            STRATEGIC if !kind.is_custom() => {
+                map(bytes).map(|(patch, repeated)| Self::Strategic(patch, repeated, structure))
             }
-            other => Err(Error::UnsupportedMediaType(format!(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json; not {other}"
-            ))),
+            APPLY => {
+                let (wanted, repeated) = body::yaml_checked(bytes)?;
+                if wanted.is_object() {
+                    Ok(Self::Apply(wanted, repeated))
+                } else {
+                    Err(Error::bad_request("error decoding YAML: the body must be an object"))
+                }
+            }
+            _ => {
+                let all = [JSON, MERGE, STRATEGIC, APPLY].into_iter();
+                let served = all.filter(|media| *media != STRATEGIC || !kind.is_custom());
+                Err(Error::UnsupportedMediaType(format!(
+                    "the body of the request was in an unknown format - accepted media types include: {}",
+                    served.collect::<Vec<_>>().join(", ")
+                )))
+            }
         }
     }
 
-    /// The object with the patch applied.
+    /// What is to be said of fields that the patch has twice.
+    pub(crate) fn repeated(&self) -> &[String] {
+        match self {
+            Self::Json(_) => &[],
+            Self::Merge(_, repeated) | Self::Strategic(_, repeated, _) | Self::Apply(_, repeated) => repeated,
+        }
+    }
+
+    /// The object with the patch applied. What an applier wants is applied elsewhere.
     pub(crate) fn apply(&self, object: &Value) -> Result<Value, Error> {
         let mut patched = object.clone();
         match self {
@@ -49,8 +73,9 @@ impl Patch {
                 json_patch::patch(&mut patched, patch)
                     .map_err(|error| Error::PatchFailed(error.to_string()))?;
             }
-            Self::Merge(patch) => merge(&mut patched, patch),
-            Self::Strategic(patch) => strategic::apply(&mut patched, patch).map_err(Error::PatchFailed)?,
+            Self::Merge(patch, _) => merge(&mut patched, patch),
+            Self::Strategic(patch, _, structure) => strategic::apply(&mut patched, patch, structure)?,
+            Self::Apply(wanted, _) => return Ok(wanted.clone()),
         }
         if !patched.is_object() {
             return Err(Error::PatchFailed(
@@ -61,12 +86,24 @@ impl Patch {
     }
 }
 
-fn map(bytes: &[u8]) -> Result<Value, Error> {
-    let patch = body::json(bytes)?;
+fn json(bytes: &[u8]) -> Result<Patch, Error> {
+    let patch: json_patch::Patch = serde_json::from_slice(bytes)
+        .map_err(|error| Error::bad_request(format!("the JSON patch cannot be read: {error}")))?;
+    if patch.len() > OPERATIONS {
+        return Err(Error::TooManyOperations {
+            limit: OPERATIONS,
+            got: patch.len(),
+        });
+    }
+    Ok(Patch::Json(patch))
+}
+
+fn map(bytes: &[u8]) -> Result<(Value, Vec<String>), Error> {
+    let (patch, repeated) = body::json_checked(bytes)?;
     if patch.is_object() {
-        Ok(patch)
+        Ok((patch, repeated))
     } else {
-        Err(Error::bad_request("the patch must be an object"))
+        Err(Error::bad_request("error decoding patch: the patch must be an object"))
     }
 }
 
@@ -91,10 +128,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kinds::PODS;
 
     fn parse(media: &str, body: &Value) -> Result<Patch, Error> {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media.parse().unwrap())]);
-        Patch::parse(&headers, body.to_string().as_bytes())
+        Patch::parse(&PODS, &headers, body.to_string().as_bytes())
     }
 
     #[test]
@@ -138,11 +176,20 @@ mod tests {
 
     #[test]
     fn unknown_kinds_of_patch_are_refused() {
-        for media in ["application/apply-patch+yaml", "application/json", "text/plain"] {
+        for media in ["application/apply-patch+cbor", "application/json", "text/plain"] {
             assert!(
                 matches!(parse(media, &json!({})), Err(Error::UnsupportedMediaType(_))),
                 "{media}"
             );
         }
+    }
+
+    #[test]
+    fn a_json_patch_may_have_so_many_operations_only() {
+        let operation = json!({"op": "add", "path": "/a", "value": 1});
+        let patch = |length: usize| Value::Array(vec![operation.clone(); length]);
+        assert!(parse(JSON, &patch(OPERATIONS)).is_ok());
+        let refused = parse(JSON, &patch(OPERATIONS + 1)).unwrap_err();
+        assert_eq!(refused.code().1, "RequestEntityTooLarge");
     }
 }

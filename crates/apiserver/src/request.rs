@@ -6,6 +6,7 @@ use http::Uri;
 use crate::{
     kinds::{Catalogue, KindRef, NAMESPACES, Subresource},
     status::Error,
+    validation::Problems,
 };
 
 /// What a path names.
@@ -170,25 +171,35 @@ impl Parameters {
         self.number("resourceVersion")
     }
 
-    /// Whether nothing is to be stored.
-    pub(crate) fn dry_run(&self) -> Result<bool, Error> {
-        let mut is_dry = false;
-        for value in self.all("dryRun") {
-            check_dry_run(value)?;
-            is_dry = true;
-        }
-        Ok(is_dry)
+    /// Whether nothing is to be stored. `options` names the options for the message.
+    pub(crate) fn dry_run(&self, options: &'static str) -> Result<bool, Error> {
+        check_dry_run(options, self.all("dryRun"))
     }
 }
 
-/// `All` is the only kind of dry run.
-pub(crate) fn check_dry_run(value: &str) -> Result<(), Error> {
-    if value == "All" {
+/// Whether nothing is to be stored, by the values given: `All` is the only one there is.
+pub(crate) fn check_dry_run<'a>(
+    options: &'static str,
+    values: impl Iterator<Item = &'a str>,
+) -> Result<bool, Error> {
+    let mut is_dry = false;
+    let mut problems = Problems::default();
+    for value in values {
+        is_dry = true;
+        if value != "All" {
+            problems.unsupported("dryRun", value, &["All"]);
+        }
+    }
+    invalid_options(options, problems)?;
+    Ok(is_dry)
+}
+
+/// An error when there are problems with the options.
+pub(crate) fn invalid_options(options: &'static str, problems: Problems) -> Result<(), Error> {
+    if problems.is_empty() {
         return Ok(());
     }
-    Err(Error::bad_request(format!(
-        "dryRun: Unsupported value: \"{value}\": supported values: \"All\""
-    )))
+    Err(Error::InvalidOptions { options, problems })
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use std::error::Error as _;
 
 use axum::response::{IntoResponse, Response};
 use coracle_store::resources;
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use crate::{kinds::KindRef, validation::Problems};
+use crate::{kinds::KindRef, managed::Conflict, object, validation::Problems};
 
 /// The kind and name that an error is about.
 #[derive(Debug, Clone)]
@@ -50,6 +50,12 @@ pub(crate) enum Error {
     /// An object of this name exists.
     #[error("{} \"{}\" already exists", .0.qualified_resource(), .0.name)]
     AlreadyExists(Subject),
+    /// Names were drawn for the object, and each was taken.
+    #[error(
+        "{} \"{}\" already exists, the server was not able to generate a unique name for the object",
+        .0.qualified_resource(), .0.name
+    )]
+    NoNameLeft(Subject),
     /// The object is not in the state that the caller took it to be in.
     #[error("Operation cannot be fulfilled on {} \"{}\": {why}", .subject.qualified_resource(), .subject.name)]
     Conflict { subject: Subject, why: String },
@@ -66,9 +72,27 @@ pub(crate) enum Error {
     /// The request cannot be understood.
     #[error("{0}")]
     BadRequest(String),
+    /// The body cannot be read as an object of the kind.
+    #[error("{} in version \"{}\" cannot be handled as a {}: {why}", .kind.kind, .kind.version, .kind.kind)]
+    Undecodable { kind: KindRef, why: String },
+    /// The options of the request do not follow their rules.
+    #[error("{options}.meta.k8s.io \"\" is invalid: {problems}")]
+    InvalidOptions {
+        options: &'static str,
+        problems: Problems,
+    },
     /// The patch is well formed and cannot be applied to this object.
-    #[error("{0}")]
+    #[error("the server rejected our request due to an error in our request: {0}")]
     PatchFailed(String),
+    /// What the patch makes of the object is no object of its kind.
+    #[error(" \"\" is invalid: {0}")]
+    PatchResult(Problems),
+    /// Others manage the fields that were to be applied.
+    #[error("{}", conflicts(.0))]
+    ApplyConflict(Vec<Conflict>),
+    /// A failure to which Kubernetes gives no reason.
+    #[error("{0}")]
+    Unexplained(String),
     /// The path exists and has no such verb.
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
@@ -79,11 +103,17 @@ pub(crate) enum Error {
     #[error("{0}")]
     UnsupportedMediaType(String),
     /// The body is over the limit.
-    #[error("the request body is larger than the limit of {limit} bytes")]
+    #[error("Request entity too large: limit is {limit}")]
     TooLarge { limit: usize },
+    /// The patch has more operations than are carried out.
+    #[error("Request entity too large: The allowed maximum operations in a JSON patch is {limit}, got {got}")]
+    TooManyOperations { limit: usize, got: usize },
     /// The revision asked for is no longer, or not, in the log.
     #[error("{0}")]
     Expired(String),
+    /// The list that the token goes on with is gone; another token goes on with what is there now.
+    #[error("{}", INCONSISTENT)]
+    ExpiredToken { next: String },
     /// The revision asked for has not been reached.
     #[error("Too large resource version: {asked}, current: {current}")]
     FutureRevision { asked: u64, current: u64 },
@@ -96,6 +126,31 @@ pub(crate) enum Error {
     /// Something that should not happen did.
     #[error("{0}")]
     Internal(String),
+}
+
+/// What is said to those who come back with a token too late.
+const INCONSISTENT: &str = "The provided continue parameter is too old to display a consistent list result. \
+     You can start a new list without the continue parameter, or use the continue token in this response to \
+     retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list \
+     - objects that were created, modified, or deleted between the time the first chunk was returned and now \
+     may show up in the list.";
+
+/// Conflicts as kubectl shows them: by manager, in order.
+fn conflicts(conflicts: &[Conflict]) -> String {
+    if let [Conflict { manager, field }] = conflicts {
+        return format!("Apply failed with 1 conflict: conflict with {manager}: {field}");
+    }
+    let mut message = format!("Apply failed with {} conflicts: ", conflicts.len());
+    let mut lines = Vec::new();
+    let mut last = None;
+    for Conflict { manager, field } in conflicts {
+        if last.replace(manager) != Some(manager) {
+            lines.push(format!("conflicts with {manager}:"));
+        }
+        lines.push(format!("- {field}"));
+    }
+    message.push_str(&lines.join("\n"));
+    message
 }
 
 /// A `StatusCause` with a reason of its own.
@@ -143,16 +198,23 @@ impl Error {
     pub(crate) const fn code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::NoSuchPath | Self::NotFound(_) => (StatusCode::NOT_FOUND, "NotFound"),
-            Self::AlreadyExists(_) => (StatusCode::CONFLICT, "AlreadyExists"),
+            Self::AlreadyExists(_) | Self::NoNameLeft(_) => (StatusCode::CONFLICT, "AlreadyExists"),
             Self::Conflict { .. } => (StatusCode::CONFLICT, "Conflict"),
-            Self::Invalid { .. } | Self::PatchFailed(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
+            Self::Invalid { .. }
+            | Self::InvalidOptions { .. }
+            | Self::PatchFailed(_)
+            | Self::PatchResult(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
             Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
-            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "BadRequest"),
+            Self::ApplyConflict(_) => (StatusCode::CONFLICT, "Conflict"),
+            Self::BadRequest(_) | Self::Undecodable { .. } => (StatusCode::BAD_REQUEST, "BadRequest"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::NotAcceptable(_) => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
             Self::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
-            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge"),
-            Self::Expired(_) => (StatusCode::GONE, "Expired"),
+            Self::TooLarge { .. } | Self::TooManyOperations { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge")
+            }
+            Self::Unexplained(_) => (StatusCode::INTERNAL_SERVER_ERROR, ""),
+            Self::Expired(_) | Self::ExpiredToken { .. } => (StatusCode::GONE, "Expired"),
             Self::FutureRevision { .. } => (StatusCode::GATEWAY_TIMEOUT, "Timeout"),
             Self::Kubelet { code, .. } => (*code, kubelet_reason(*code)),
             Self::Store(_) | Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
@@ -174,6 +236,12 @@ impl Error {
         if !details.is_empty() {
             status["details"] = Value::Object(details);
         }
+        if reason.is_empty() {
+            object::put(object::as_map(&mut status), "reason", None);
+        }
+        if let Self::ExpiredToken { next } = self {
+            status["metadata"]["continue"] = next.as_str().into();
+        }
         status["code"] = code.as_u16().into();
         status
     }
@@ -181,7 +249,9 @@ impl Error {
     fn details(&self) -> Map<String, Value> {
         let mut details = Map::new();
         let (subject, noun) = match self {
-            Self::NotFound(subject) | Self::AlreadyExists(subject) => (Some(subject), false),
+            Self::NotFound(subject) | Self::AlreadyExists(subject) | Self::NoNameLeft(subject) => {
+                (Some(subject), false)
+            }
             Self::Conflict { subject, .. } | Self::Forbidden { subject, .. } => (Some(subject), false),
             Self::Invalid { subject, .. } => (Some(subject), true),
             _ => (None, false),
@@ -199,8 +269,20 @@ impl Error {
             details.insert("kind".to_owned(), (**kind).into());
         }
         match self {
-            Self::Invalid { problems, .. } => {
+            Self::Invalid { problems, .. } | Self::PatchResult(problems) => {
                 details.insert("causes".to_owned(), problems.causes());
+            }
+            Self::InvalidOptions { options, problems } => {
+                details.insert("group".to_owned(), "meta.k8s.io".into());
+                details.insert("kind".to_owned(), (*options).into());
+                details.insert("causes".to_owned(), problems.causes());
+            }
+            Self::ApplyConflict(conflicts) => {
+                let causes = conflicts.iter().map(|conflict| {
+                    let message = format!("conflict with {}", conflict.manager);
+                    json!({"reason": "FieldManagerConflict", "message": message, "field": conflict.field})
+                });
+                details.insert("causes".to_owned(), causes.collect());
             }
             Self::Forbidden {
                 cause: Some(cause), ..
@@ -258,6 +340,18 @@ impl IntoResponse for Error {
         let headers = [(header::CONTENT_TYPE, "application/json")];
         (self.code().0, headers, self.status().to_string()).into_response()
     }
+}
+
+/// Tells the client something beside the answer.
+pub(crate) fn with_warnings(mut response: Response, warnings: Vec<String>) -> Response {
+    for warning in warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(char::is_control, " ");
+        // Text that cannot be in a header is not worth failing for.
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    response
 }
 
 /// The `Status` of an operation that has nothing better to return.

@@ -6,6 +6,7 @@ pub(crate) mod builtin;
 use serde_json::Value;
 
 pub(crate) use self::builtin::Type;
+use crate::kinds::Kind;
 
 /// How a value is merged with another one.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +92,11 @@ impl<'a> Structure<'a> {
             relation: Relation::Granular,
             is_root: true,
         }
+    }
+
+    /// See [`Self::of`].
+    pub(crate) fn of_kind(kind: &'a Kind) -> Self {
+        Self::of(&kind.group, &kind.kind, None)
     }
 
     const UNKNOWN: Self = Self {

@@ -45,6 +45,18 @@ impl Problems {
         self.push("FieldValueInvalid", field, message);
     }
 
+    /// As [`Self::invalid`], for a value that is shown as it is.
+    pub(crate) fn push_invalid(&mut self, field: impl Into<String>, value: &str, detail: &str) {
+        let message = with_detail(format!("Invalid value: {value}"), detail);
+        self.push("FieldValueInvalid", field, message);
+    }
+
+    /// The field's text is too long.
+    pub(crate) fn too_long(&mut self, field: impl Into<String>, limit: usize) {
+        let message = format!("Too long: may not be more than {limit} bytes");
+        self.push("FieldValueTooLong", field, message);
+    }
+
     /// The field may not be set, or not changed.
     pub(crate) fn forbidden(&mut self, field: impl Into<String>, detail: &str) {
         self.push(

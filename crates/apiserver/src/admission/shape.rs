@@ -3,49 +3,117 @@
 
 use serde_json::Value;
 
-use crate::{kinds::Kind, request::Parameters, status::Error};
+use crate::{
+    kinds::KindRef,
+    request::{self, Parameters},
+    status::Error,
+    validation::Problems,
+};
 
-/// What becomes of fields that the kind does not have.
+/// What becomes of fields that the kind does not have, or that the client gave twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UnknownFields {
+enum Directive {
     /// They are dropped.
-    Drop,
+    Ignore,
+    /// They are dropped, and the client is told.
+    Warn,
     /// They make the request fail.
-    Refuse,
+    Strict,
 }
 
-impl UnknownFields {
-    /// As `fieldValidation` in the query says.
-    pub(crate) fn parse(parameters: &Parameters) -> Result<Self, Error> {
-        match parameters.text("fieldValidation") {
-            "" | "Ignore" | "Warn" => Ok(Self::Drop),
-            "Strict" => Ok(Self::Refuse),
-            other => Err(Error::BadRequest(format!(
-                "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Warn\", \"Strict\""
-            ))),
+/// Validation of the fields of one object, and what it found.
+#[derive(Debug, Clone)]
+pub(crate) struct FieldValidation {
+    directive: Directive,
+    /// What is said of fields given twice.
+    repeated: Vec<String>,
+    /// The paths of unknown fields.
+    unknown: Vec<String>,
+}
+
+impl FieldValidation {
+    const fn new(directive: Directive) -> Self {
+        Self {
+            directive,
+            repeated: Vec::new(),
+            unknown: Vec::new(),
         }
+    }
+
+    /// Without a word.
+    pub(crate) const fn ignore() -> Self {
+        Self::new(Directive::Ignore)
+    }
+
+    /// By which unknown fields make a request fail.
+    pub(crate) const fn strict() -> Self {
+        Self::new(Directive::Strict)
+    }
+
+    /// As `fieldValidation` in the query says. `options` names the options for the message.
+    pub(crate) fn parse(parameters: &Parameters, options: &'static str) -> Result<Self, Error> {
+        Ok(Self::new(match parameters.text("fieldValidation") {
+            "Ignore" => Directive::Ignore,
+            "" | "Warn" => Directive::Warn,
+            "Strict" => Directive::Strict,
+            other => {
+                let mut problems = Problems::default();
+                problems.unsupported("fieldValidation", other, &["Ignore", "Strict", "Warn"]);
+                request::invalid_options(options, problems)?;
+                Directive::Ignore
+            }
+        }))
+    }
+
+    /// Notes what is to be said of fields that the body has twice.
+    pub(crate) fn repeated(&mut self, complaints: Vec<String>) {
+        self.repeated = complaints;
+    }
+
+    fn complaints(&self) -> impl Iterator<Item = String> {
+        let unknown = self.unknown.iter().map(|path| format!("unknown field \"{path}\""));
+        unknown.chain(self.repeated.iter().cloned())
+    }
+
+    /// What the client is to be told beside the answer.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        if self.directive == Directive::Warn {
+            self.complaints().collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Why the object is refused, if it is.
+    fn refusal(&self) -> Option<String> {
+        if self.directive != Directive::Strict {
+            return None;
+        }
+        let complaints = self.complaints().collect::<Vec<_>>();
+        (!complaints.is_empty()).then(|| format!("strict decoding error: {}", complaints.join(", ")))
     }
 }
 
 /// Makes the object one of its kind, or says why it is not.
-pub(super) fn conform(kind: &Kind, object: &mut Value, unknown: UnknownFields) -> Result<(), Error> {
-    let refuse = |why: &str| {
-        let (version, kind) = (&kind.version, &kind.kind);
-        Error::BadRequest(format!(
-            "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
-        ))
+pub(super) fn conform(kind: &KindRef, object: &mut Value, fields: &mut FieldValidation) -> Result<(), Error> {
+    let refuse = |why: String| Error::Undecodable {
+        kind: KindRef::clone(kind),
+        why,
     };
-    let known = (kind.rules.shape)(object).map_err(|error| refuse(&error.to_string()))?;
-    let mut dropped = Vec::new();
-    keep(object, &known, "", &mut dropped);
-    if unknown == UnknownFields::Drop || dropped.is_empty() {
-        return Ok(());
+    let known = (kind.rules.shape)(object).map_err(|error| refuse(error.to_string()))?;
+    fields.unknown.clear();
+    keep(object, &known, "", &mut fields.unknown);
+    match fields.refusal() {
+        Some(why) => Err(refuse(why)),
+        None => Ok(()),
     }
-    let fields = dropped
-        .iter()
-        .map(|path| format!("unknown field \"{path}\""))
-        .collect::<Vec<_>>();
-    Err(refuse(&format!("strict decoding error: {}", fields.join(", "))))
+}
+
+/// The paths of the fields that the kind does not have.
+pub(crate) fn unknown_fields(kind: &KindRef, object: &Value) -> Result<Vec<String>, Error> {
+    let mut fields = FieldValidation::ignore();
+    conform(kind, &mut object.clone(), &mut fields)?;
+    Ok(fields.unknown)
 }
 
 /// Drops what is not in `known`, and says where it was.
@@ -99,7 +167,7 @@ mod tests {
     #[test]
     fn what_the_kind_has_is_kept() {
         let mut kept = pod();
-        conform(&PODS, &mut kept, UnknownFields::Refuse).unwrap();
+        conform(&PODS, &mut kept, &mut FieldValidation::strict()).unwrap();
         assert_eq!(kept, pod());
     }
 
@@ -108,13 +176,21 @@ mod tests {
         let mut misspelt = pod();
         misspelt["spec"]["containers"][0]["comand"] = json!(["sh"]);
         misspelt["spec"]["colour"] = json!({"red": 1});
-        let error = conform(&PODS, &mut misspelt.clone(), UnknownFields::Refuse).unwrap_err();
+        let error = conform(&PODS, &mut misspelt.clone(), &mut FieldValidation::strict()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: \
              unknown field \"spec.containers[0].comand\", unknown field \"spec.colour\""
         );
-        conform(&PODS, &mut misspelt, UnknownFields::Drop).unwrap();
+        let mut warning = FieldValidation::new(Directive::Warn);
+        conform(&PODS, &mut misspelt, &mut warning).unwrap();
+        assert_eq!(
+            warning.warnings(),
+            [
+                "unknown field \"spec.containers[0].comand\"",
+                "unknown field \"spec.colour\""
+            ]
+        );
         assert_eq!(misspelt, pod());
     }
 }

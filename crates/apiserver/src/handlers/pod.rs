@@ -24,7 +24,7 @@ pub(crate) async fn bind(call: &Call, bytes: &[u8]) -> Result<Response, Error> {
         ));
     }
     let uid = object::uid(&binding);
-    let is_dry = call.parameters.dry_run()?;
+    let is_dry = call.parameters.dry_run("CreateOptions")?;
     let kind = call.kind();
     write::mutate(call.resources(), kind, &call.key(), is_dry, |pod| {
         let name = object::name(pod);

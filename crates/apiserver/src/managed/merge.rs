@@ -1,7 +1,7 @@
 //! Objects seen as places: which there are, which differ, what one object laid over another gives,
 //! and what is left without some of them. After kubernetes-sigs/structured-merge-diff `typed`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -323,7 +323,7 @@ fn merge_items(under: &[Value], over: &[Value], list: &Structure<'_>) -> Vec<Val
     for (step, value) in &under {
         single.entry(step).and_modify(|one| *one = None).or_insert(Some(*value));
     }
-    let wanted: HashMap<&Step, ()> = over.iter().map(|(step, _)| (step, ())).collect();
+    let wanted: HashSet<&Step> = over.iter().map(|(step, _)| step).collect();
     let mut merged = Vec::with_capacity(under.len() + over.len());
     let mut below = under.iter().peekable();
     let mut rest = over.iter().peekable();
@@ -340,7 +340,7 @@ fn merge_items(under: &[Value], over: &[Value], list: &Structure<'_>) -> Vec<Val
         match (below.peek(), rest.peek()) {
             (None, None) => return merged,
             // Alone: it comes before what the other list has here.
-            (Some((step, value)), _) if !wanted.contains_key(step) => {
+            (Some((step, value)), _) if !wanted.contains(step) => {
                 merged.push((*value).clone());
                 below.next();
             }

@@ -8,7 +8,7 @@ use crate::structure::Structure;
 
 /// One step into an object, as `FieldsV1` writes it: `f:name` into a field, `k:{…}` to the item of
 /// a list that has these keys, `v:…` to the item that is this value, `i:0` to the item there.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Step(String);
 
 /// The place itself, in `FieldsV1`.

@@ -8,7 +8,7 @@ use super::{
     merge::{self, Comparison},
     set::{Set, Step},
 };
-use crate::structure::Structure;
+use crate::{object, structure::Structure};
 
 /// Fields that nobody manages: they say which object it is, or are the server's.
 const UNMANAGED: [&[&str]; 12] = [
@@ -110,7 +110,8 @@ pub(crate) fn apply(
             Set::default()
         }
     };
-    let new = prune(merged, &entries, &last, structure);
+    let mut new = prune(merged, &entries, &last, structure);
+    object::as_map(&mut new);
     let found = merge::compare(live, &new, structure);
     let contested = contest(&mut entries, applier, &found);
     if !is_forced && !contested.is_empty() {
@@ -161,7 +162,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::object;
 
     fn structure() -> Structure<'static> {
         Structure::of("apps", "Deployment", None)

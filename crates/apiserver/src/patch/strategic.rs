@@ -4,7 +4,11 @@
 
 use serde_json::{Map, Value};
 
-use crate::object;
+use crate::{
+    object,
+    status::Error,
+    structure::builtin::{self, Type},
+};
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -22,60 +26,47 @@ enum Strategy {
     Set,
 }
 
-fn strategy(parent: &str, field: &str) -> Strategy {
-    match (parent, field) {
-        (_, "containers" | "initContainers" | "ephemeralContainers" | "env" | "volumes")
-        | ("spec", "imagePullSecrets" | "resourceClaims" | "schedulingGates")
-        | ("", "secrets") => Strategy::ByKey("name"),
-        ("containers" | "initContainers" | "ephemeralContainers", "ports") => {
-            Strategy::ByKey("containerPort")
-        }
-        (_, "volumeMounts") => Strategy::ByKey("mountPath"),
-        (_, "volumeDevices") => Strategy::ByKey("devicePath"),
-        (_, "topologySpreadConstraints") => Strategy::ByKey("topologyKey"),
-        (_, "hostAliases" | "podIPs" | "hostIPs") => Strategy::ByKey("ip"),
-        ("status", "conditions" | "addresses") => Strategy::ByKey("type"),
-        ("metadata", "ownerReferences") => Strategy::ByKey("uid"),
-        ("metadata", "finalizers") | ("spec", "podCIDRs") => Strategy::Set,
-        _ => Strategy::Replace,
+fn strategy(of: &Type, field: &str) -> Strategy {
+    match of.field(field).and_then(|field| field.patch_key()) {
+        None => Strategy::Replace,
+        Some("") => Strategy::Set,
+        Some(key) => Strategy::ByKey(key),
     }
 }
 
-/// Applies the patch.
-pub(super) fn apply(target: &mut Value, patch: &Value) -> Result<(), String> {
-    let Value::Object(patch) = patch else {
-        return Err("the patch must be an object".to_owned());
-    };
-    merge_map(object::as_map(target), patch, "")
+/// The type of the field, or of its items.
+fn inner(of: &Type, field: &str) -> &'static Type {
+    of.field(field).map_or(&builtin::LEAF, |field| field.of())
 }
 
-/// Merges into the map found in the field `parent`.
-fn merge_map(
-    target: &mut Map<String, Value>,
-    patch: &Map<String, Value>,
-    parent: &str,
-) -> Result<(), String> {
+/// Applies the patch to an object of the type.
+pub(super) fn apply(target: &mut Value, patch: &Value, of: &Type) -> Result<(), Error> {
+    let Value::Object(patch) = patch else {
+        return Err(malformed("invalid JSON document"));
+    };
+    merge_map(object::as_map(target), patch, of)
+}
+
+fn malformed(why: impl Into<String>) -> Error {
+    Error::BadRequest(why.into())
+}
+
+fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, of: &Type) -> Result<(), Error> {
     match patch.get(PATCH).and_then(Value::as_str) {
         None | Some("merge") => {}
         Some("replace") => {
             target.clear();
-            target.extend(
-                patch
-                    .iter()
-                    .filter(|(field, _)| *field != PATCH)
-                    .map(|(f, v)| (f.clone(), v.clone())),
-            );
+            let kept = patch.iter().filter(|(field, _)| *field != PATCH);
+            target.extend(kept.map(|(field, value)| (field.clone(), value.clone())));
             return Ok(());
         }
         Some("delete") => {
             target.clear();
             return Ok(());
         }
-        Some(other) => return Err(format!("unknown patch type {other} in map")),
+        Some(other) => return Err(malformed(format!("Unknown patch type found: {other}"))),
     }
-    if let Some(Value::Array(kept)) = patch.get(RETAIN_KEYS) {
-        target.retain(|field, _| kept.iter().any(|kept| kept == field));
-    }
+    retain(target, patch)?;
     for (field, change) in patch.iter().filter(|(field, _)| !field.starts_with('$')) {
         match change {
             Value::Null => {
@@ -83,13 +74,13 @@ fn merge_map(
             }
             Value::Object(change) => {
                 let current = target.entry(field.as_str()).or_insert(Value::Null);
-                merge_map(object::as_map(current), change, field)?;
+                merge_map(object::as_map(current), change, inner(of, field))?;
             }
             Value::Array(changes) => {
                 let current = target
                     .entry(field.as_str())
                     .or_insert_with(|| Value::Array(Vec::new()));
-                merge_list(current, changes, parent, field)?;
+                merge_list(current, changes, strategy(of, field), inner(of, field))?;
             }
             scalar => {
                 target.insert(field.clone(), scalar.clone());
@@ -97,24 +88,45 @@ fn merge_map(
         }
     }
     for (directive, values) in patch {
-        let Value::Array(values) = values else {
-            continue;
-        };
         if let Some(field) = directive.strip_prefix(DELETE_FROM) {
+            let Value::Array(values) = values else {
+                return Err(malformed("invalid patch format of primitive list"));
+            };
             if let Some(Value::Array(items)) = target.get_mut(field) {
                 items.retain(|item| !values.contains(item));
             }
-        } else if let Some(field) = directive.strip_prefix(ORDER)
-            && let Some(Value::Array(items)) = target.get_mut(field)
-        {
-            order(items, values, strategy(parent, field));
+        } else if let Some(field) = directive.strip_prefix(ORDER) {
+            let Value::Array(values) = values else {
+                return Err(malformed("invalid patch format of setElementOrder list"));
+            };
+            if let Some(Value::Array(items)) = target.get_mut(field) {
+                order(items, values, strategy(of, field));
+            }
         }
     }
     Ok(())
 }
 
-fn merge_list(target: &mut Value, changes: &[Value], parent: &str, field: &str) -> Result<(), String> {
-    let strategy = strategy(parent, field);
+/// Drops the fields that `$retainKeys` does not name.
+fn retain(target: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<(), Error> {
+    let Some(kept) = patch.get(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let kept = kept.as_array().filter(|kept| {
+        let mut fields = patch.keys().filter(|field| !field.starts_with('$'));
+        fields.all(|field| patch[field].is_null() || kept.iter().any(|kept| kept == field))
+    });
+    let kept = kept.ok_or_else(|| malformed("invalid patch format of retainKeys"))?;
+    target.retain(|field, _| kept.iter().any(|kept| kept == field));
+    Ok(())
+}
+
+fn merge_list(
+    target: &mut Value,
+    changes: &[Value],
+    strategy: Strategy,
+    of: &'static Type,
+) -> Result<(), Error> {
     let is_replacement = |change: &Value| change.get(PATCH).and_then(Value::as_str) == Some("replace");
     let items = match target {
         Value::Array(items) if strategy != Strategy::Replace && !changes.iter().any(is_replacement) => items,
@@ -137,13 +149,13 @@ fn merge_list(target: &mut Value, changes: &[Value], parent: &str, field: &str) 
     };
     for change in changes {
         let Value::Object(change) = change else {
-            return Err(format!("the items of {field} must be objects"));
+            return Err(malformed("invalid JSON document"));
         };
         let Some(id) = change.get(key) else {
-            return Err(format!(
+            return Err(Error::Unexplained(format!(
                 "map: {} does not contain declared merge key: {key}",
                 Value::Object(change.clone())
-            ));
+            )));
         };
         if change.get(PATCH).and_then(Value::as_str) == Some("delete") {
             items.retain(|item| item.get(key) != Some(id));
@@ -156,7 +168,7 @@ fn merge_list(target: &mut Value, changes: &[Value], parent: &str, field: &str) 
                 items.push(Value::Null);
                 items.len() - 1
             });
-        merge_map(object::as_map(&mut items[at]), change, field)?;
+        merge_map(object::as_map(&mut items[at]), change, of)?;
     }
     Ok(())
 }
@@ -194,7 +206,7 @@ mod tests {
     use super::*;
 
     fn check(mut target: Value, patch: &Value, expected: &Value) {
-        apply(&mut target, patch).unwrap();
+        apply(&mut target, patch, builtin::of("", "Pod")).unwrap();
         assert_eq!(target, *expected, "{patch}");
     }
 
@@ -298,7 +310,55 @@ mod tests {
     #[test]
     fn an_item_without_its_key_is_refused() {
         let mut pod = json!({"spec": {"containers": [{"name": "a"}]}});
-        let problem = apply(&mut pod, &json!({"spec": {"containers": [{"image": "x"}]}})).unwrap_err();
-        assert!(problem.ends_with("does not contain declared merge key: name"));
+        let patch = json!({"spec": {"containers": [{"image": "x"}]}});
+        let problem = apply(&mut pod, &patch, builtin::of("", "Pod")).unwrap_err();
+        assert!(problem.to_string().ends_with("does not contain declared merge key: name"));
+        assert_eq!(problem.code().0, 500);
+    }
+
+    #[test]
+    fn every_built_in_kind_has_its_keys() {
+        let check = |(group, kind): (&str, &str), mut target: Value, patch: Value, expected: Value| {
+            apply(&mut target, &patch, builtin::of(group, kind)).unwrap();
+            assert_eq!(target, expected, "{kind}");
+        };
+        check(
+            ("", "Service"),
+            json!({"spec": {"ports": [{"port": 80, "name": "a"}, {"port": 81}]}}),
+            json!({"spec": {"ports": [{"port": 80, "nodePort": 1}]}}),
+            json!({"spec": {"ports": [{"port": 80, "name": "a", "nodePort": 1}, {"port": 81}]}}),
+        );
+        let template = |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        check(
+            ("apps", "Deployment"),
+            template(json!([{"name": "a", "image": "x"}])),
+            template(json!([{"name": "b"}, {"name": "a", "image": "y"}])),
+            template(json!([{"name": "a", "image": "y"}, {"name": "b"}])),
+        );
+        check(
+            ("", "ServiceAccount"),
+            json!({"secrets": [{"name": "a"}], "imagePullSecrets": [{"name": "p"}]}),
+            json!({"secrets": [{"name": "b"}], "imagePullSecrets": [{"name": "q"}]}),
+            json!({"secrets": [{"name": "a"}, {"name": "b"}], "imagePullSecrets": [{"name": "q"}]}),
+        );
+        check(
+            ("rbac.authorization.k8s.io", "RoleBinding"),
+            json!({"subjects": [{"name": "a"}]}),
+            json!({"subjects": [{"name": "b"}]}),
+            json!({"subjects": [{"name": "b"}]}),
+        );
+    }
+
+    #[test]
+    fn malformed_directives_are_refused() {
+        for patch in [
+            json!({"spec": {"$patch": "burn"}}),
+            json!({"spec": {"$retainKeys": ["a"], "b": 1}}),
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "x"}}),
+            json!({"spec": {"$setElementOrder/containers": {}}}),
+        ] {
+            let refused = apply(&mut json!({}), &patch, builtin::of("", "Pod")).unwrap_err();
+            assert_eq!(refused.code().0, 400, "{patch}");
+        }
     }
 }

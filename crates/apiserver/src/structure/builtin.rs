@@ -9,13 +9,13 @@ use super::{Field, Keys, Relation};
 pub(crate) struct Type(&'static [Field]);
 
 impl Type {
-    pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
+    pub(crate) fn field(&self, name: &str) -> Option<&'static Field> {
         self.0.iter().find(|field| field.name == name)
     }
 }
 
 /// The type of a kind's objects.
-pub(super) fn of(group: &str, kind: &str) -> &'static Type {
+pub(crate) fn of(group: &str, kind: &str) -> &'static Type {
     let found = KINDS
         .iter()
         .find(|(of_group, of_kind, _)| (*of_group, *of_kind) == (group, kind));
@@ -77,7 +77,7 @@ impl Field {
     }
 }
 
-pub(super) static LEAF: Type = Type(&[]);
+pub(crate) static LEAF: Type = Type(&[]);
 
 /// An object with nothing but metadata to tell of.
 pub(super) static OBJECT: Type = Type(&[of_type("metadata", &OBJECT_META)]);
