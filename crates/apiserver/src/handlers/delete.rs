@@ -8,7 +8,6 @@ use crate::{
     deletion::{self, Options, Outcome},
     handlers::read,
     object,
-    render::ListMetadata,
     server::Call,
     status::{self, Error},
 };
@@ -37,7 +36,8 @@ pub(crate) async fn collection(call: &Call, bytes: &[u8]) -> Result<Response, Er
     }
     let view = call.view()?;
     let options = options(call, bytes)?;
-    let (revision, objects) = read::snapshot(call, &read::selection(call)?).await?;
+    let limit = read::limit(&call.parameters)?;
+    let (metadata, objects) = read::snapshot(call, &read::selection(call)?, 0, limit).await?;
     let mut deleted = Vec::with_capacity(objects.len());
     for object in objects {
         match deletion::execute(call.resources(), kind, &object.key, &options, call.now).await {
@@ -47,7 +47,7 @@ pub(crate) async fn collection(call: &Call, bytes: &[u8]) -> Result<Response, Er
             Err(error) => return Err(error),
         }
     }
-    Ok(call.show_list(&view, ListMetadata { revision, next: None }, deleted))
+    Ok(call.show_list(&view, metadata, deleted))
 }
 
 fn options(call: &Call, bytes: &[u8]) -> Result<Options, Error> {

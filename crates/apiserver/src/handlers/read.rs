@@ -6,7 +6,14 @@ use coracle_store::resources::{self, At, Object};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::{render::ListMetadata, selector::Selection, server::Call, status::Error};
+use crate::{
+    render::ListMetadata,
+    request::{self, Parameters},
+    selector::Selection,
+    server::Call,
+    status::Error,
+    validation::Problems,
+};
 
 /// Objects read from the store at once when only some of them are wanted.
 const PIECE: u32 = 500;
@@ -14,6 +21,9 @@ const PIECE: u32 = 500;
 /// Answers GET of one object.
 pub(crate) async fn get(call: &Call) -> Result<Response, Error> {
     let view = call.view()?;
+    if let Some(asked) = call.parameters.revision()? {
+        check_reached(asked, call.resources().revision().await?)?;
+    }
     let object = call.resources().get(&call.key()).await?;
     let object = object.ok_or_else(|| Error::not_found(call.kind(), &call.target.name))?;
     Ok(call.show(StatusCode::OK, &view, &object.body))
@@ -39,16 +49,34 @@ pub(crate) fn selection(call: &Call) -> Result<Selection, Error> {
     )
 }
 
-/// What is there now, and the revision from which a watch misses nothing of what follows.
-pub(crate) async fn snapshot(call: &Call, selection: &Selection) -> Result<(u64, Vec<Object>), Error> {
-    let (metadata, objects) = Page::EVERYTHING.read(call, selection).await?;
-    Ok((metadata.revision, objects))
+/// What is there now, and the revision from which a watch misses nothing of what follows. It must
+/// have reached `not_before`.
+pub(crate) async fn snapshot(
+    call: &Call,
+    selection: &Selection,
+    not_before: u64,
+    limit: Option<usize>,
+) -> Result<(ListMetadata, Vec<Object>), Error> {
+    let page = Page {
+        not_before,
+        limit,
+        ..Page::EVERYTHING
+    };
+    page.read(call, selection).await
+}
+
+fn check_reached(asked: u64, current: u64) -> Result<(), Error> {
+    if asked > current {
+        return Err(Error::FutureRevision { asked, current });
+    }
+    Ok(())
 }
 
 /// Where a later page begins, as the `continue` token holds it.
 #[derive(Debug, Serialize, Deserialize)]
 struct Continuation {
-    revision: u64,
+    /// None for what is there by then.
+    revision: Option<u64>,
     namespace: String,
     name: String,
 }
@@ -78,6 +106,72 @@ struct Page {
     after: Option<(String, String)>,
 }
 
+/// The options as messages name them.
+const OPTIONS: &str = "ListOptions";
+
+/// The `limit` of a request.
+pub(crate) fn limit(parameters: &Parameters) -> Result<Option<usize>, Error> {
+    // Less than nothing is as good as nothing, as in Kubernetes.
+    let limit = parameters.number::<i64>("limit")?;
+    Ok(limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0))
+}
+
+/// Problems with the options of a list.
+fn check_options(parameters: &Parameters) -> Result<(), Error> {
+    let mut problems = Problems::default();
+    if let Some(wanted) = parameters.given("resourceVersionMatch") {
+        let field = "resourceVersionMatch";
+        let revision = parameters.given("resourceVersion");
+        if revision.is_none() {
+            let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            problems.forbidden(field, detail);
+        }
+        if parameters.given("continue").is_some() {
+            let detail = "resourceVersionMatch is forbidden when continue is provided";
+            problems.forbidden(field, detail);
+        }
+        if !matches!(wanted, "Exact" | "NotOlderThan") {
+            problems.unsupported(field, wanted, &["Exact", "NotOlderThan", ""]);
+        }
+        if wanted == "Exact" && revision == Some("0") {
+            let detail = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            problems.forbidden(field, detail);
+        }
+    }
+    if parameters.optional_flag("sendInitialEvents").is_some() {
+        problems.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+    }
+    request::invalid_options(OPTIONS, problems)
+}
+
+/// Problems with the options of a watch.
+pub(crate) fn check_watch_options(parameters: &Parameters) -> Result<(), Error> {
+    let mut problems = Problems::default();
+    let field = "resourceVersionMatch";
+    let wanted = parameters.given(field);
+    let initial = parameters.optional_flag("sendInitialEvents");
+    if initial.is_some() && wanted != Some("NotOlderThan") {
+        problems.forbidden(
+            field,
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        );
+    }
+    if let Some(wanted) = wanted {
+        if initial.is_none() {
+            let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            problems.forbidden(field, detail);
+        }
+        if wanted != "NotOlderThan" {
+            problems.unsupported(field, wanted, &["NotOlderThan"]);
+        }
+        if parameters.given("continue").is_some() {
+            let detail = "resourceVersionMatch is forbidden when continue is provided";
+            problems.forbidden(field, detail);
+        }
+    }
+    request::invalid_options(OPTIONS, problems)
+}
+
 impl Page {
     const EVERYTHING: Self = Self {
         at: At::Latest,
@@ -88,7 +182,8 @@ impl Page {
 
     fn parse(call: &Call) -> Result<Self, Error> {
         let parameters = &call.parameters;
-        let limit = parameters.number::<usize>("limit")?.filter(|limit| *limit > 0);
+        check_options(parameters)?;
+        let limit = limit(parameters)?;
         let revision = parameters.revision()?;
         if let Some(token) = parameters.given("continue") {
             if revision.is_some_and(|revision| revision > 0) {
@@ -98,36 +193,29 @@ impl Page {
             let from = Continuation::parse(token)?;
             let after = Some((from.namespace, from.name));
             return Ok(Self {
-                at: At::Revision(from.revision),
+                at: from.revision.map_or(At::Latest, At::Revision),
                 not_before: 0,
                 limit,
                 after,
             });
         }
-        match (parameters.given("resourceVersionMatch"), revision) {
-            (None, None) => Ok(Self {
-                limit,
-                ..Self::EVERYTHING
-            }),
-            (None | Some("NotOlderThan"), Some(revision)) => Ok(Self {
-                not_before: revision,
-                limit,
-                ..Self::EVERYTHING
-            }),
-            (Some("Exact"), Some(revision)) if revision > 0 => Ok(Self {
+        let wanted = parameters.given("resourceVersionMatch");
+        let revision = revision.unwrap_or(0);
+        // A page of a revision is of exactly that one, unless the client says that it need not be.
+        let is_exact = wanted == Some("Exact") || (wanted.is_none() && limit.is_some());
+        Ok(if is_exact && revision > 0 {
+            Self {
                 at: At::Revision(revision),
                 limit,
                 ..Self::EVERYTHING
-            }),
-            (Some("Exact" | "NotOlderThan"), _) => Err(Error::bad_request(
-                "resourceVersionMatch is forbidden unless resourceVersion is provided, and \"Exact\" is \
-                 forbidden for resourceVersion \"0\"",
-            )),
-            (Some(other), _) => Err(Error::BadRequest(format!(
-                "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \
-                 \"NotOlderThan\""
-            ))),
-        }
+            }
+        } else {
+            Self {
+                not_before: revision,
+                limit,
+                ..Self::EVERYTHING
+            }
+        })
     }
 
     async fn read(self, call: &Call, selection: &Selection) -> Result<(ListMetadata, Vec<Object>), Error> {
@@ -149,15 +237,10 @@ impl Page {
             });
             let list = call
                 .resources()
-                .list(&resource, namespace, at, piece, after)
+                .list(&resource, namespace, at, piece, after.clone())
                 .await
-                .map_err(failure)?;
-            if list.revision < not_before {
-                return Err(Error::FutureRevision {
-                    asked: not_before,
-                    current: list.revision,
-                });
-            }
+                .map_err(|error| failure(error, after))?;
+            check_reached(not_before, list.revision)?;
             at = At::Revision(list.revision);
             let mut next = list.next;
             for object in list.objects {
@@ -178,7 +261,7 @@ impl Page {
                 next => {
                     let next = next.map(|(namespace, name)| {
                         Continuation {
-                            revision: list.revision,
+                            revision: Some(list.revision),
                             namespace,
                             name,
                         }
@@ -211,12 +294,7 @@ impl Page {
         }
         // The revision first: a watch from it shows every change that the object does not.
         let revision = call.resources().revision().await?;
-        if revision < self.not_before {
-            return Err(Error::FutureRevision {
-                asked: self.not_before,
-                current: revision,
-            });
-        }
+        check_reached(self.not_before, revision)?;
         let object = call.resources().get(&call.kind().key(namespace, name)).await?;
         let found = object
             .into_iter()
@@ -226,16 +304,25 @@ impl Page {
     }
 }
 
-fn failure(error: resources::Error) -> Error {
-    match error {
-        resources::Error::Compacted { .. } => Error::Expired(
-            "The provided resourceVersion or continue token is too old: list again from the beginning"
-                .to_owned(),
-        ),
-        resources::Error::FutureRevision { requested, latest } => Error::FutureRevision {
+/// `after` is where the page was to begin, when it is not the first.
+fn failure(error: resources::Error, after: Option<(String, String)>) -> Error {
+    match (error, after) {
+        (resources::Error::Compacted { .. }, Some((namespace, name))) => {
+            let revision = None;
+            let next = Continuation {
+                revision,
+                namespace,
+                name,
+            };
+            Error::ExpiredToken { next: next.token() }
+        }
+        (resources::Error::Compacted { .. }, None) => {
+            Error::Expired("The resourceVersion for the provided list is too old.".to_owned())
+        }
+        (resources::Error::FutureRevision { requested, latest }, _) => Error::FutureRevision {
             asked: requested,
             current: latest,
         },
-        other => other.into(),
+        (other, _) => other.into(),
     }
 }

@@ -15,7 +15,13 @@ use serde_json::Value;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::{handlers::read, render::View, selector::Selection, server::Call, status::Error};
+use crate::{
+    handlers::read,
+    render::{ListMetadata, View},
+    selector::Selection,
+    server::Call,
+    status::Error,
+};
 
 /// How long a watch lasts when the client does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -26,7 +32,11 @@ const BOOKMARKS: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
     /// Everything that is there, then what changes.
-    Present { is_marked: bool },
+    Present {
+        /// Whether the end of it is told.
+        is_marked: bool,
+        not_before: u64,
+    },
     /// What changed after the revision.
     After(u64),
     /// What changes from now on.
@@ -36,20 +46,20 @@ enum Start {
 impl Start {
     fn parse(call: &Call) -> Result<Self, Error> {
         let parameters = &call.parameters;
+        read::check_watch_options(parameters)?;
         let revision = parameters.revision()?;
-        match parameters.optional_flag("sendInitialEvents") {
-            Some(true) if parameters.text("resourceVersionMatch") != "NotOlderThan" => {
-                Err(Error::bad_request(
-                    "sendInitialEvents: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                ))
-            }
-            Some(true) => Ok(Self::Present { is_marked: true }),
-            wanted => Ok(match (revision, wanted) {
-                (None | Some(0), Some(false)) => Self::Now,
-                (None | Some(0), _) => Self::Present { is_marked: false },
-                (Some(revision), _) => Self::After(revision),
-            }),
-        }
+        Ok(match (parameters.optional_flag("sendInitialEvents"), revision) {
+            (Some(true), revision) => Self::Present {
+                is_marked: true,
+                not_before: revision.unwrap_or(0),
+            },
+            (Some(false), None | Some(0)) => Self::Now,
+            (None, None | Some(0)) => Self::Present {
+                is_marked: false,
+                not_before: 0,
+            },
+            (_, Some(revision)) => Self::After(revision),
+        })
     }
 }
 
@@ -73,8 +83,9 @@ pub(crate) async fn watch(call: Call) -> Result<Response, Error> {
     let from = match start {
         Start::After(revision) => revision,
         Start::Now => call.resources().revision().await?,
-        Start::Present { is_marked } => {
-            let (revision, objects) = read::snapshot(&call, &selection).await?;
+        Start::Present { is_marked, not_before } => {
+            let (ListMetadata { revision, .. }, objects) =
+                read::snapshot(&call, &selection, not_before, None).await?;
             for (index, object) in objects.into_iter().enumerate() {
                 let shown = view.watched_text(&object.body, index == 0, call.now);
                 ready.push_back(frame("ADDED", &shown));

@@ -75,7 +75,7 @@ async fn an_initial_list_ends_with_a_bookmark_that_says_so() {
     let api = Api::new().await;
     api.create(CONFIG_MAPS, &config_map("a")).await;
     let query = "watch=true&sendInitialEvents=true&allowWatchBookmarks=true";
-    api.expect(400, get(&format!("{CONFIG_MAPS}?{query}"))).await;
+    api.expect(422, get(&format!("{CONFIG_MAPS}?{query}"))).await;
     let mut events = api
         .watch(&format!(
             "{CONFIG_MAPS}?{query}&resourceVersionMatch=NotOlderThan"
