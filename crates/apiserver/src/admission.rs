@@ -374,7 +374,14 @@ mod tests {
         assert_eq!(main["metadata"]["labels"], json!({"a": "b"}));
         assert_eq!(main["status"]["phase"], "Pending");
         assert_eq!(main["metadata"]["generation"], 1);
-        let status = update(&PODS, Some(Subresource::Status), &old, new, &mut FieldValidation::ignore()).unwrap();
+        let status = update(
+            &PODS,
+            Some(Subresource::Status),
+            &old,
+            new,
+            &mut FieldValidation::ignore(),
+        )
+        .unwrap();
         assert_eq!(status["metadata"].get("labels"), None);
         assert_eq!(status["status"]["phase"], "Running");
     }
@@ -398,7 +405,10 @@ mod tests {
             let mut new = old.clone();
             new["metadata"][field] = json!(value);
             assert!(
-                matches!(update(&PODS, None, &old, new, &mut FieldValidation::ignore()), Err(Error::Conflict { .. })),
+                matches!(
+                    update(&PODS, None, &old, new, &mut FieldValidation::ignore()),
+                    Err(Error::Conflict { .. })
+                ),
                 "{field}"
             );
         }
@@ -428,15 +438,37 @@ mod tests {
     #[test]
     fn a_namespace_is_finalized_through_its_subresource() {
         let namespace = json!({"metadata": {"name": "n"}});
-        let old = create(&kinds::NAMESPACES, "", namespace, &mut FieldValidation::ignore(), ID, Timestamp::UNIX_EPOCH).unwrap();
+        let old = create(
+            &kinds::NAMESPACES,
+            "",
+            namespace,
+            &mut FieldValidation::ignore(),
+            ID,
+            Timestamp::UNIX_EPOCH,
+        )
+        .unwrap();
         assert_eq!(old["spec"]["finalizers"], json!(["kubernetes"]));
         let mut new = old.clone();
         new["spec"]["finalizers"] = json!([]);
         assert_eq!(
-            update(&kinds::NAMESPACES, None, &old, new.clone(), &mut FieldValidation::ignore()).unwrap(),
+            update(
+                &kinds::NAMESPACES,
+                None,
+                &old,
+                new.clone(),
+                &mut FieldValidation::ignore()
+            )
+            .unwrap(),
             old
         );
-        let done = update(&kinds::NAMESPACES, Some(Subresource::Finalize), &old, new, &mut FieldValidation::ignore()).unwrap();
+        let done = update(
+            &kinds::NAMESPACES,
+            Some(Subresource::Finalize),
+            &old,
+            new,
+            &mut FieldValidation::ignore(),
+        )
+        .unwrap();
         assert_eq!(done["spec"]["finalizers"], json!([]));
     }
 }

@@ -93,7 +93,9 @@ pub(crate) fn yaml_checked(bytes: &[u8]) -> Result<(Value, Vec<String>), Error> 
     };
     let parsed: Result<Checked, _> = serde_saphyr::from_slice_with_options(bytes, options);
     let Checked { value, repeated } = parsed.map_err(|error| {
-        Error::bad_request(format!("couldn't parse the body as YAML: error decoding YAML: {error}"))
+        Error::bad_request(format!(
+            "couldn't parse the body as YAML: error decoding YAML: {error}"
+        ))
     })?;
     let keys = repeated.iter().map(|path| {
         let key = path.rsplit('.').next().unwrap_or(path);
@@ -223,7 +225,10 @@ mod tests {
     fn fields_given_twice_are_named_and_the_last_one_counts() {
         let text = r#"{"spec": {"a": 1, "list": [{"x": 1}, {"x": 1, "x": null}], "a": 2.5}}"#;
         let (value, complaints) = decode("application/json", text);
-        assert_eq!(value, json!({"spec": {"a": 2.5, "list": [{"x": 1}, {"x": null}]}}));
+        assert_eq!(
+            value,
+            json!({"spec": {"a": 2.5, "list": [{"x": 1}, {"x": null}]}})
+        );
         assert_eq!(
             complaints,
             ["duplicate field \"spec.list[1].x\"", "duplicate field \"spec.a\""]

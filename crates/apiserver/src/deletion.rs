@@ -75,7 +75,11 @@ impl Options {
             (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
             (None, None) => None,
             (Some(other), _) => {
-                problems.unsupported("propagationPolicy", other, &["Foreground", "Background", "Orphan"]);
+                problems.unsupported(
+                    "propagationPolicy",
+                    other,
+                    &["Foreground", "Background", "Orphan"],
+                );
                 None
             }
         };

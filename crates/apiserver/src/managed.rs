@@ -113,7 +113,9 @@ pub(crate) fn updated(
         // A client that knows nothing of managers does not make them forgotten.
         entries = fields::read(given).filter(|entries| !entries.is_empty());
     }
-    let entries = entries.or_else(|| before.and_then(fields::read)).unwrap_or_default();
+    let entries = entries
+        .or_else(|| before.and_then(fields::read))
+        .unwrap_or_default();
     if entries.is_empty() {
         return None;
     }
@@ -132,7 +134,9 @@ pub(crate) fn apply(
 ) -> Result<(Value, Option<Value>), Refusal> {
     let misfits = merge::check(wanted, structure);
     if !misfits.is_empty() {
-        let misfits = misfits.iter().map(|misfit| format!("{}: {}", show(&misfit.path), misfit.why));
+        let misfits = misfits
+            .iter()
+            .map(|misfit| format!("{}: {}", show(&misfit.path), misfit.why));
         return Err(Refusal::Misfit(join(misfits.collect())));
     }
     let mut entries = before.and_then(fields::read).unwrap_or_default();
@@ -142,7 +146,13 @@ pub(crate) fn apply(
             manager: BEFORE,
             ..writer.clone()
         };
-        entries = update::record(entries, &nothing, live, structure, &before.entry(Operation::Update));
+        entries = update::record(
+            entries,
+            &nothing,
+            live,
+            structure,
+            &before.entry(Operation::Update),
+        );
     }
     let applier = writer.entry(Operation::Apply);
     let attempt = update::apply(entries.clone(), live, wanted, structure, &applier, is_forced);
@@ -179,7 +189,11 @@ fn join(lines: Vec<String>) -> String {
 }
 
 fn last_applied(object: &Value) -> Option<&str> {
-    object.get("metadata")?.get("annotations")?.get(LAST_APPLIED)?.as_str()
+    object
+        .get("metadata")?
+        .get("annotations")?
+        .get(LAST_APPLIED)?
+        .as_str()
 }
 
 fn without_last_applied(wanted: &Value) -> Value {
@@ -202,7 +216,10 @@ fn beyond_client_side(
         return conflicts;
     };
     let allowed = update::left_by_client(live, &last, structure);
-    let rest = conflicts.0.into_iter().map(|(entry, set)| (entry, set.difference(&allowed)));
+    let rest = conflicts
+        .0
+        .into_iter()
+        .map(|(entry, set)| (entry, set.difference(&allowed)));
     Conflicts(rest.filter(|(_, set)| !set.is_empty()).collect())
 }
 
@@ -233,13 +250,15 @@ pub(crate) fn differ(old: Option<&Value>, new: Option<&Value>) -> bool {
     let (old, mut new) = (timeless(old), timeless(new));
     // Times are what orders them, too.
     old.len() != new.len()
-        || old.iter().any(|entry| match new.iter().position(|one| one == entry) {
-            Some(at) => {
-                new.swap_remove(at);
-                false
-            }
-            None => true,
-        })
+        || old
+            .iter()
+            .any(|entry| match new.iter().position(|one| one == entry) {
+                Some(at) => {
+                    new.swap_remove(at);
+                    false
+                }
+                None => true,
+            })
 }
 
 #[cfg(test)]
@@ -267,7 +286,13 @@ mod tests {
 
     #[test]
     fn a_created_object_is_its_writers() {
-        let entries = created(&config(json!({"a": "1"})), None, &structure(), &writer("kubectl-create")).unwrap();
+        let entries = created(
+            &config(json!({"a": "1"})),
+            None,
+            &structure(),
+            &writer("kubectl-create"),
+        )
+        .unwrap();
         assert_eq!(
             entries,
             json!([{"manager": "kubectl-create", "operation": "Update", "apiVersion": "v1", "time": "1970-01-01T00:00:00Z",
@@ -278,9 +303,13 @@ mod tests {
     #[test]
     fn what_was_there_before_the_first_apply_is_contested() {
         let live = config(json!({"a": "1"}));
-        let Err(Refusal::Conflicts(conflicts)) =
-            apply((&live, None), &config(json!({"a": "2"})), &structure(), &writer("me"), false)
-        else {
+        let Err(Refusal::Conflicts(conflicts)) = apply(
+            (&live, None),
+            &config(json!({"a": "2"})),
+            &structure(),
+            &writer("me"),
+            false,
+        ) else {
             panic!("it must conflict");
         };
         assert_eq!(conflicts.len(), 1);
@@ -295,13 +324,26 @@ mod tests {
         live["metadata"]["annotations"] = json!({LAST_APPLIED: last.to_string()});
         let entries = created(&live, None, &structure(), &writer("kubectl-client-side-apply"));
         let wanted = config(json!({"a": "2", "b": "1"}));
-        let (new, _) = apply((&live, entries.as_ref()), &wanted, &structure(), &writer("kubectl"), false).unwrap();
+        let (new, _) = apply(
+            (&live, entries.as_ref()),
+            &wanted,
+            &structure(),
+            &writer("kubectl"),
+            false,
+        )
+        .unwrap();
         assert_eq!(new["data"]["a"], "2");
         let annotation = new["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap();
         assert!(annotation.contains("\"a\":\"2\""));
         // What has changed since is not kubectl's.
         live["data"]["b"] = json!("9");
-        let refused = apply((&live, entries.as_ref()), &config(json!({"b": "2"})), &structure(), &writer("kubectl"), false);
+        let refused = apply(
+            (&live, entries.as_ref()),
+            &config(json!({"b": "2"})),
+            &structure(),
+            &writer("kubectl"),
+            false,
+        );
         assert!(matches!(refused, Err(Refusal::Conflicts(_))));
     }
 
@@ -310,7 +352,8 @@ mod tests {
         let old = config(json!({"a": "1"}));
         let entries = created(&old, None, &structure(), &writer("x"));
         let before = entries.as_ref();
-        let update = |given: Option<Value>| updated((&old, before), &old, given.as_ref(), &structure(), &writer("y"));
+        let update =
+            |given: Option<Value>| updated((&old, before), &old, given.as_ref(), &structure(), &writer("y"));
         assert_eq!(update(None), entries);
         assert_eq!(update(Some(json!([]))), entries);
         assert_eq!(update(Some(json!([{}]))), None);
@@ -320,10 +363,18 @@ mod tests {
     #[test]
     fn duplicate_items_cannot_be_applied() {
         let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "a"}]}});
-        let refused = apply((&json!({}), None), &pod, &Structure::of("", "Pod", None), &writer("x"), false);
+        let refused = apply(
+            (&json!({}), None),
+            &pod,
+            &Structure::of("", "Pod", None),
+            &writer("x"),
+            false,
+        );
         assert_eq!(
             refused,
-            Err(Refusal::Misfit(".spec.containers: duplicate entries for key [name=\"a\"]".to_owned()))
+            Err(Refusal::Misfit(
+                ".spec.containers: duplicate entries for key [name=\"a\"]".to_owned()
+            ))
         );
     }
 }

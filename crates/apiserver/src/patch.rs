@@ -43,7 +43,9 @@ impl Patch {
                 if wanted.is_object() {
                     Ok(Self::Apply(wanted, repeated))
                 } else {
-                    Err(Error::bad_request("error decoding YAML: the body must be an object"))
+                    Err(Error::bad_request(
+                        "error decoding YAML: the body must be an object",
+                    ))
                 }
             }
             _ => {
@@ -103,7 +105,9 @@ fn map(bytes: &[u8]) -> Result<(Value, Vec<String>), Error> {
     if patch.is_object() {
         Ok((patch, repeated))
     } else {
-        Err(Error::bad_request("error decoding patch: the patch must be an object"))
+        Err(Error::bad_request(
+            "error decoding patch: the patch must be an object",
+        ))
     }
 }
 

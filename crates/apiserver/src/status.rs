@@ -345,7 +345,10 @@ impl IntoResponse for Error {
 /// Tells the client something beside the answer.
 pub(crate) fn with_warnings(mut response: Response, warnings: Vec<String>) -> Response {
     for warning in warnings {
-        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(char::is_control, " ");
+        let quoted = warning
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace(char::is_control, " ");
         // Text that cannot be in a header is not worth failing for.
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(header::WARNING, value);

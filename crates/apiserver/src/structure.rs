@@ -34,7 +34,10 @@ impl<'a> Keys<'a> {
             Self::Fixed(fixed) => (fixed, &[][..]),
             Self::Listed(listed) => (&[][..], listed),
         };
-        fixed.iter().copied().chain(listed.iter().filter_map(Value::as_str))
+        fixed
+            .iter()
+            .copied()
+            .chain(listed.iter().filter_map(Value::as_str))
     }
 }
 
@@ -212,8 +215,14 @@ mod tests {
             .field("spec");
         let containers = pod.field("containers");
         assert_eq!(keys(containers), ["name"]);
-        assert_eq!(keys(containers.item().field("ports")), ["containerPort", "protocol"]);
-        assert_eq!(containers.item().field("ports").default_key("protocol"), Some(json!("TCP")));
+        assert_eq!(
+            keys(containers.item().field("ports")),
+            ["containerPort", "protocol"]
+        );
+        assert_eq!(
+            containers.item().field("ports").default_key("protocol"),
+            Some(json!("TCP"))
+        );
         assert!(matches!(pod.field("tolerations").relation, Relation::Granular));
         assert!(matches!(pod.field("nodeSelector").relation, Relation::Atomic));
         let service = Structure::of("", "Service", None).field("spec");
@@ -239,9 +248,18 @@ mod tests {
         assert_eq!(spec.field("parts").default_key("side"), Some(json!("left")));
         assert!(matches!(spec.field("tags").relation, Relation::Set));
         assert!(matches!(spec.field("whole").relation, Relation::Atomic));
-        assert!(matches!(spec.field("free").field("any").relation, Relation::Granular));
-        assert!(matches!(spec.field("map").field("any").relation, Relation::Atomic));
+        assert!(matches!(
+            spec.field("free").field("any").relation,
+            Relation::Granular
+        ));
+        assert!(matches!(
+            spec.field("map").field("any").relation,
+            Relation::Atomic
+        ));
         assert!(spec.is_named("map") && !spec.field("map").is_named("any"));
-        assert!(matches!(root.field("metadata").field("finalizers").relation, Relation::Set));
+        assert!(matches!(
+            root.field("metadata").field("finalizers").relation,
+            Relation::Set
+        ));
     }
 }

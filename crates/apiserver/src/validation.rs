@@ -51,12 +51,6 @@ impl Problems {
         self.push("FieldValueInvalid", field, message);
     }
 
-    /// The field's text is too long.
-    pub(crate) fn too_long(&mut self, field: impl Into<String>, limit: usize) {
-        let message = format!("Too long: may not be more than {limit} bytes");
-        self.push("FieldValueTooLong", field, message);
-    }
-
     /// The field may not be set, or not changed.
     pub(crate) fn forbidden(&mut self, field: impl Into<String>, detail: &str) {
         self.push(

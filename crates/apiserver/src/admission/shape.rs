@@ -71,7 +71,10 @@ impl FieldValidation {
     }
 
     fn complaints(&self) -> impl Iterator<Item = String> {
-        let unknown = self.unknown.iter().map(|path| format!("unknown field \"{path}\""));
+        let unknown = self
+            .unknown
+            .iter()
+            .map(|path| format!("unknown field \"{path}\""));
         unknown.chain(self.repeated.iter().cloned())
     }
 

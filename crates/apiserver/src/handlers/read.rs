@@ -113,7 +113,9 @@ const OPTIONS: &str = "ListOptions";
 pub(crate) fn limit(parameters: &Parameters) -> Result<Option<usize>, Error> {
     // Less than nothing is as good as nothing, as in Kubernetes.
     let limit = parameters.number::<i64>("limit")?;
-    Ok(limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0))
+    Ok(limit
+        .and_then(|limit| usize::try_from(limit).ok())
+        .filter(|limit| *limit > 0))
 }
 
 /// Problems with the options of a list.

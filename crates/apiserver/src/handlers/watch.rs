@@ -83,7 +83,10 @@ pub(crate) async fn watch(call: Call) -> Result<Response, Error> {
     let from = match start {
         Start::After(revision) => revision,
         Start::Now => call.resources().revision().await?,
-        Start::Present { is_marked, not_before } => {
+        Start::Present {
+            is_marked,
+            not_before,
+        } => {
             let (ListMetadata { revision, .. }, objects) =
                 read::snapshot(&call, &selection, not_before, None).await?;
             for (index, object) in objects.into_iter().enumerate() {

@@ -295,7 +295,11 @@ fn check_revision(kind: &KindRef, given: &Value) -> Result<(), Error> {
         return Ok(());
     }
     let mut problems = Problems::default();
-    problems.push_invalid("metadata.resourceVersion", "0x0", "must be specified for an update");
+    problems.push_invalid(
+        "metadata.resourceVersion",
+        "0x0",
+        "must be specified for an update",
+    );
     Err(Error::Invalid {
         subject: kind.subject(object::name(given)),
         problems,

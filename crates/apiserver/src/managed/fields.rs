@@ -129,7 +129,13 @@ pub(crate) fn write(mut entries: Vec<Entry>) -> Option<Value> {
 
 fn order(entry: &Entry) -> (Operation, Option<i64>, &str, &str, &str) {
     let time = entry.time.map(Timestamp::as_second);
-    (entry.operation, time, &entry.manager, &entry.api_version, &entry.subresource)
+    (
+        entry.operation,
+        time,
+        &entry.manager,
+        &entry.api_version,
+        &entry.subresource,
+    )
 }
 
 /// Makes one of the updaters that are too many.
@@ -203,10 +209,19 @@ mod tests {
     #[test]
     fn the_oldest_of_too_many_updaters_become_one() {
         let stored: Value = (0..14_i64)
-            .map(|at| entry(&format!("m{at}"), "Update", at, json!({"f:data": {format!("f:{at}"): {}}})))
+            .map(|at| {
+                entry(
+                    &format!("m{at}"),
+                    "Update",
+                    at,
+                    json!({"f:data": {format!("f:{at}"): {}}}),
+                )
+            })
             .collect();
         let written = write(read(&stored).unwrap()).unwrap();
-        let managers = object::list(&written, "").iter().map(|entry| object::text(entry, "/manager"));
+        let managers = object::list(&written, "")
+            .iter()
+            .map(|entry| object::text(entry, "/manager"));
         let managers = managers.collect::<Vec<_>>();
         assert_eq!(managers.len(), 10);
         assert_eq!(&managers[..2], ["ancient-changes", "m5"]);

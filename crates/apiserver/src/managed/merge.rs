@@ -75,7 +75,9 @@ fn check_at(value: &Value, structure: &Structure<'_>, path: &mut Vec<Step>, misf
                         misfits.push(Misfit { path, why });
                     };
                     if !item.is_object() {
-                        fail(format!("element {index}: associative list with keys may not contain non-map"));
+                        fail(format!(
+                            "element {index}: associative list with keys may not contain non-map"
+                        ));
                         continue;
                     }
                     let missing = keys
@@ -191,7 +193,9 @@ enum Pair<'a> {
 fn pair<'a>(old: Option<&'a Value>, new: Option<&'a Value>, structure: &Structure<'_>) -> Pair<'a> {
     let shape = |value: Option<&'a Value>| {
         // Null takes the form of what it stands against.
-        value.filter(|value| !value.is_null()).map(|value| shape(value, structure))
+        value
+            .filter(|value| !value.is_null())
+            .map(|value| shape(value, structure))
     };
     match (shape(old), shape(new)) {
         (Some(Shape::Map(old)), Some(Shape::Map(new))) if !(old.is_empty() && new.is_empty()) => {
@@ -267,7 +271,11 @@ fn compare_items(
     let after: HashMap<&Step, &Vec<&Value>> = new.iter().map(|(step, group)| (step, group)).collect();
     let before: HashMap<&Step, &Vec<&Value>> = old.iter().map(|(step, group)| (step, group)).collect();
     let added = new.iter().filter(|(step, _)| !before.contains_key(step));
-    for (step, old) in old.iter().map(|(step, old)| (step, Some(old))).chain(added.map(|(step, _)| (step, None))) {
+    for (step, old) in old
+        .iter()
+        .map(|(step, old)| (step, Some(old)))
+        .chain(added.map(|(step, _)| (step, None)))
+    {
         let new = after.get(step).copied();
         path.push(step.clone());
         match (old.map(Vec::as_slice), new.map(Vec::as_slice)) {
@@ -321,14 +329,21 @@ fn merge_items(under: &[Value], over: &[Value], list: &Structure<'_>) -> Vec<Val
     // Where an item that is there once is; several with one identity are left out of the merge.
     let mut single: HashMap<&Step, Option<&Value>> = HashMap::with_capacity(under.len());
     for (step, value) in &under {
-        single.entry(step).and_modify(|one| *one = None).or_insert(Some(*value));
+        single
+            .entry(step)
+            .and_modify(|one| *one = None)
+            .or_insert(Some(*value));
     }
     let wanted: HashSet<&Step> = over.iter().map(|(step, _)| step).collect();
     let mut merged = Vec::with_capacity(under.len() + over.len());
     let mut below = under.iter().peekable();
     let mut rest = over.iter().peekable();
     // Items of both lists, in the order of `over`, that are still to come.
-    let mut shared = over.iter().map(|(step, _)| step).filter(|step| single.contains_key(step)).peekable();
+    let mut shared = over
+        .iter()
+        .map(|(step, _)| step)
+        .filter(|step| single.contains_key(step))
+        .peekable();
     let lay = |step: &Step, above: &[&Value]| -> Vec<Value> {
         let base = single.get(step).copied().flatten();
         above
@@ -385,7 +400,11 @@ pub(crate) fn remove(value: &Value, places: &Set, structure: &Structure<'_>) -> 
                     kept.insert(name.clone(), value);
                 }
             }
-            if kept.is_empty() { Value::Null } else { Value::Object(kept) }
+            if kept.is_empty() {
+                Value::Null
+            } else {
+                Value::Object(kept)
+            }
         }
         Shape::Items(items) => {
             let kept = items.iter().filter_map(|value| {
@@ -396,7 +415,11 @@ pub(crate) fn remove(value: &Value, places: &Set, structure: &Structure<'_>) -> 
                 })
             });
             let kept: Vec<Value> = kept.collect();
-            if kept.is_empty() { Value::Null } else { Value::Array(kept) }
+            if kept.is_empty() {
+                Value::Null
+            } else {
+                Value::Array(kept)
+            }
         }
     }
 }
@@ -454,8 +477,14 @@ mod tests {
         let new = json!({"metadata": {"labels": {"a": "2"}, "annotations": {"n": "1"}},
             "spec": {"containers": [{"name": "c", "image": "x"}, {"name": "d"}]}});
         let found = compare(&old, &new, &pod());
-        assert_eq!(found.modified.to_json(), json!({"f:metadata": {"f:labels": {"f:a": {}}}}));
-        assert_eq!(found.removed.to_json(), json!({"f:metadata": {"f:labels": {"f:b": {}}}}));
+        assert_eq!(
+            found.modified.to_json(),
+            json!({"f:metadata": {"f:labels": {"f:a": {}}}})
+        );
+        assert_eq!(
+            found.removed.to_json(),
+            json!({"f:metadata": {"f:labels": {"f:b": {}}}})
+        );
         assert_eq!(
             found.added.to_json(),
             json!({
@@ -477,7 +506,11 @@ mod tests {
             (&[], &["a"], &["a"]),
         ] {
             let merged = merge(&containers(under), &containers(over), &pod());
-            assert_eq!(names(&merged["spec"]["containers"]), expected, "{under:?} {over:?}");
+            assert_eq!(
+                names(&merged["spec"]["containers"]),
+                expected,
+                "{under:?} {over:?}"
+            );
         }
     }
 

@@ -29,7 +29,11 @@ struct Manager(u8, Operation);
 
 #[derive(Debug, Clone)]
 enum Write {
-    Apply { manager: u8, wanted: Parts, is_forced: bool },
+    Apply {
+        manager: u8,
+        wanted: Parts,
+        is_forced: bool,
+    },
     /// By a client that writes the whole object.
     Update { manager: u8, new: Parts },
 }
@@ -44,7 +48,9 @@ struct Model {
 
 impl Model {
     fn has_others(&self, part: Part, me: &Manager) -> bool {
-        self.owners.get(&part).is_some_and(|owners| owners.iter().any(|one| one != me))
+        self.owners
+            .get(&part)
+            .is_some_and(|owners| owners.iter().any(|one| one != me))
     }
 
     fn drop(&mut self, part: Part) {
@@ -101,7 +107,12 @@ impl Model {
 
     fn update(&mut self, manager: u8, new: &Parts) {
         let me = Manager(manager, Operation::Update);
-        let gone: Vec<Part> = self.object.keys().filter(|part| !new.contains_key(part)).copied().collect();
+        let gone: Vec<Part> = self
+            .object
+            .keys()
+            .filter(|part| !new.contains_key(part))
+            .copied()
+            .collect();
         gone.into_iter().for_each(|part| self.drop(part));
         for (part, value) in new {
             if self.object.insert(*part, *value) != Some(*value) {
@@ -187,7 +198,14 @@ impl Real {
     fn apply(&mut self, manager: u8, wanted: &Parts, is_forced: bool) -> bool {
         let applier = Self::entry(manager, Operation::Apply);
         let entries = self.entries.clone();
-        let applied = apply(entries, &self.object, &object(wanted), &Self::structure(), &applier, is_forced);
+        let applied = apply(
+            entries,
+            &self.object,
+            &object(wanted),
+            &Self::structure(),
+            &applier,
+            is_forced,
+        );
         let Ok((mut new, entries)) = applied else {
             return false;
         };

@@ -303,7 +303,10 @@ mod tests {
     fn a_place_is_apart_from_those_below_it() {
         let all = set(json!({"f:a": {".": {}, "f:b": {}}, "f:c": {}}));
         let only_a = set(json!({"f:a": {}}));
-        assert_eq!(all.difference(&only_a), set(json!({"f:a": {"f:b": {}}, "f:c": {}})));
+        assert_eq!(
+            all.difference(&only_a),
+            set(json!({"f:a": {"f:b": {}}, "f:c": {}}))
+        );
         assert_eq!(all.intersection(&only_a), only_a);
         assert_eq!(only_a.union(&set(json!({"f:a": {"f:b": {}}, "f:c": {}}))), all);
         assert!(all.difference(&all).is_empty());

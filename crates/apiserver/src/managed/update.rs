@@ -195,11 +195,20 @@ mod tests {
 
         fn try_apply(&mut self, manager: &str, wanted: &Value, is_forced: bool) -> Result<(), Vec<String>> {
             let applier = entry(manager, Operation::Apply);
-            let applied = apply(self.entries.clone(), &self.object, wanted, &structure(), &applier, is_forced);
+            let applied = apply(
+                self.entries.clone(),
+                &self.object,
+                wanted,
+                &structure(),
+                &applier,
+                is_forced,
+            );
             let (mut object, entries) = applied.map_err(|Conflicts(conflicts)| {
                 let paths = conflicts.iter().flat_map(|(entry, set)| {
                     let title = entry.title();
-                    set.paths().into_iter().map(move |path| format!("{title} {}", super::super::set::show(&path)))
+                    set.paths()
+                        .into_iter()
+                        .map(move |path| format!("{title} {}", super::super::set::show(&path)))
                 });
                 paths.collect::<Vec<_>>()
             })?;
@@ -216,7 +225,13 @@ mod tests {
             let mut new = self.object.clone();
             change(&mut new);
             let writer = entry(manager, Operation::Update);
-            self.entries = record(std::mem::take(&mut self.entries), &self.object, &new, &structure(), &writer);
+            self.entries = record(
+                std::mem::take(&mut self.entries),
+                &self.object,
+                &new,
+                &structure(),
+                &writer,
+            );
             self.object = new;
         }
 
@@ -254,7 +269,10 @@ mod tests {
         assert_eq!(world.object, replicas(1));
         world.try_apply("b", &replicas(2), true).unwrap();
         assert_eq!(world.object, replicas(2));
-        assert_eq!((world.managed("a"), world.managed("b")), (Value::Null, json!({"f:spec": {"f:replicas": {}}})));
+        assert_eq!(
+            (world.managed("a"), world.managed("b")),
+            (Value::Null, json!({"f:spec": {"f:replicas": {}}}))
+        );
     }
 
     #[test]

@@ -312,7 +312,11 @@ mod tests {
         let mut pod = json!({"spec": {"containers": [{"name": "a"}]}});
         let patch = json!({"spec": {"containers": [{"image": "x"}]}});
         let problem = apply(&mut pod, &patch, builtin::of("", "Pod")).unwrap_err();
-        assert!(problem.to_string().ends_with("does not contain declared merge key: name"));
+        assert!(
+            problem
+                .to_string()
+                .ends_with("does not contain declared merge key: name")
+        );
         assert_eq!(problem.code().0, 500);
     }
 
@@ -328,7 +332,8 @@ mod tests {
             json!({"spec": {"ports": [{"port": 80, "nodePort": 1}]}}),
             json!({"spec": {"ports": [{"port": 80, "name": "a", "nodePort": 1}, {"port": 81}]}}),
         );
-        let template = |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        let template =
+            |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
         check(
             ("apps", "Deployment"),
             template(json!([{"name": "a", "image": "x"}])),

@@ -87,8 +87,7 @@ static CUSTOM_RESOURCE_DEFINITION: Type = Type(&[
     of_type("status", &CUSTOM_RESOURCE_DEFINITION_STATUS),
 ]);
 
-static CUSTOM_RESOURCE_DEFINITION_STATUS: Type =
-    Type(&[keyed("conditions", &["type"], &LEAF).replaced()]);
+static CUSTOM_RESOURCE_DEFINITION_STATUS: Type = Type(&[keyed("conditions", &["type"], &LEAF).replaced()]);
 
 static NAMESPACE: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -100,9 +99,7 @@ pub(super) static OBJECT_META: Type = Type(&[
     keyed("ownerReferences", &["uid"], &LEAF),
 ]);
 
-static NAMESPACE_STATUS: Type = Type(&[
-    keyed("conditions", &["type"], &LEAF),
-]);
+static NAMESPACE_STATUS: Type = Type(&[keyed("conditions", &["type"], &LEAF)]);
 
 static POD: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -121,17 +118,17 @@ static POD_SPEC: Type = Type(&[
     keyed("resourceClaims", &["name"], &LEAF),
     of_type("resources", &RESOURCE_REQUIREMENTS),
     keyed("schedulingGates", &["name"], &LEAF),
-    keyed("topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"], &TOPOLOGY_SPREAD_CONSTRAINT),
+    keyed(
+        "topologySpreadConstraints",
+        &["topologyKey", "whenUnsatisfiable"],
+        &TOPOLOGY_SPREAD_CONSTRAINT,
+    ),
     keyed("volumes", &["name"], &VOLUME),
 ]);
 
-static AFFINITY: Type = Type(&[
-    of_type("nodeAffinity", &NODE_AFFINITY),
-]);
+static AFFINITY: Type = Type(&[of_type("nodeAffinity", &NODE_AFFINITY)]);
 
-static NODE_AFFINITY: Type = Type(&[
-    atomic("requiredDuringSchedulingIgnoredDuringExecution"),
-]);
+static NODE_AFFINITY: Type = Type(&[atomic("requiredDuringSchedulingIgnoredDuringExecution")]);
 
 static CONTAINER: Type = Type(&[
     keyed("env", &["name"], &ENV_VAR),
@@ -141,9 +138,7 @@ static CONTAINER: Type = Type(&[
     keyed("volumeMounts", &["mountPath"], &LEAF),
 ]);
 
-static ENV_VAR: Type = Type(&[
-    of_type("valueFrom", &ENV_VAR_SOURCE),
-]);
+static ENV_VAR: Type = Type(&[of_type("valueFrom", &ENV_VAR_SOURCE)]);
 
 static ENV_VAR_SOURCE: Type = Type(&[
     atomic("configMapKeyRef"),
@@ -153,9 +148,7 @@ static ENV_VAR_SOURCE: Type = Type(&[
     atomic("secretKeyRef"),
 ]);
 
-static RESOURCE_REQUIREMENTS: Type = Type(&[
-    keyed("claims", &["name"], &LEAF).replaced(),
-]);
+static RESOURCE_REQUIREMENTS: Type = Type(&[keyed("claims", &["name"], &LEAF).replaced()]);
 
 static EPHEMERAL_CONTAINER: Type = Type(&[
     keyed("env", &["name"], &ENV_VAR),
@@ -165,9 +158,7 @@ static EPHEMERAL_CONTAINER: Type = Type(&[
     keyed("volumeMounts", &["mountPath"], &LEAF),
 ]);
 
-static TOPOLOGY_SPREAD_CONSTRAINT: Type = Type(&[
-    atomic("labelSelector"),
-]);
+static TOPOLOGY_SPREAD_CONSTRAINT: Type = Type(&[atomic("labelSelector")]);
 
 static VOLUME: Type = Type(&[
     of_type("cephfs", &CEPH_FS_VOLUME_SOURCE),
@@ -181,51 +172,31 @@ static VOLUME: Type = Type(&[
     of_type("storageos", &STORAGE_OS_VOLUME_SOURCE),
 ]);
 
-static CEPH_FS_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static CEPH_FS_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static CINDER_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static CINDER_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static CSI_VOLUME_SOURCE: Type = Type(&[
-    atomic("nodePublishSecretRef"),
-]);
+static CSI_VOLUME_SOURCE: Type = Type(&[atomic("nodePublishSecretRef")]);
 
-static EPHEMERAL_VOLUME_SOURCE: Type = Type(&[
-    of_type("volumeClaimTemplate", &PERSISTENT_VOLUME_CLAIM_TEMPLATE),
-]);
+static EPHEMERAL_VOLUME_SOURCE: Type =
+    Type(&[of_type("volumeClaimTemplate", &PERSISTENT_VOLUME_CLAIM_TEMPLATE)]);
 
 static PERSISTENT_VOLUME_CLAIM_TEMPLATE: Type = Type(&[
     of_type("metadata", &OBJECT_META),
     of_type("spec", &PERSISTENT_VOLUME_CLAIM_SPEC),
 ]);
 
-static PERSISTENT_VOLUME_CLAIM_SPEC: Type = Type(&[
-    atomic("dataSource"),
-    atomic("selector"),
-]);
+static PERSISTENT_VOLUME_CLAIM_SPEC: Type = Type(&[atomic("dataSource"), atomic("selector")]);
 
-static FLEX_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static FLEX_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static ISCSI_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static ISCSI_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static RBD_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static RBD_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static SCALE_IO_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static SCALE_IO_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static STORAGE_OS_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static STORAGE_OS_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
 static POD_STATUS: Type = Type(&[
     keyed("conditions", &["type"], &LEAF),
@@ -241,14 +212,9 @@ static SERVICE: Type = Type(&[
     of_type("status", &SERVICE_STATUS),
 ]);
 
-static SERVICE_SPEC: Type = Type(&[
-    keyed("ports", &["port", "protocol"], &LEAF),
-    atomic("selector"),
-]);
+static SERVICE_SPEC: Type = Type(&[keyed("ports", &["port", "protocol"], &LEAF), atomic("selector")]);
 
-static SERVICE_STATUS: Type = Type(&[
-    keyed("conditions", &["type"], &LEAF),
-]);
+static SERVICE_STATUS: Type = Type(&[keyed("conditions", &["type"], &LEAF)]);
 
 static EVENT: Type = Type(&[
     atomic("involvedObject"),
@@ -267,9 +233,7 @@ static PERSISTENT_VOLUME_CLAIM: Type = Type(&[
     of_type("status", &PERSISTENT_VOLUME_CLAIM_STATUS),
 ]);
 
-static PERSISTENT_VOLUME_CLAIM_STATUS: Type = Type(&[
-    keyed("conditions", &["type"], &LEAF),
-]);
+static PERSISTENT_VOLUME_CLAIM_STATUS: Type = Type(&[keyed("conditions", &["type"], &LEAF)]);
 
 static PERSISTENT_VOLUME: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -289,13 +253,9 @@ static PERSISTENT_VOLUME_SPEC: Type = Type(&[
     of_type("storageos", &STORAGE_OS_PERSISTENT_VOLUME_SOURCE),
 ]);
 
-static CEPH_FS_PERSISTENT_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static CEPH_FS_PERSISTENT_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static CINDER_PERSISTENT_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static CINDER_PERSISTENT_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
 static CSI_PERSISTENT_VOLUME_SOURCE: Type = Type(&[
     atomic("controllerExpandSecretRef"),
@@ -305,29 +265,17 @@ static CSI_PERSISTENT_VOLUME_SOURCE: Type = Type(&[
     atomic("nodeStageSecretRef"),
 ]);
 
-static FLEX_PERSISTENT_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static FLEX_PERSISTENT_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static ISCSI_PERSISTENT_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static ISCSI_PERSISTENT_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static VOLUME_NODE_AFFINITY: Type = Type(&[
-    atomic("required"),
-]);
+static VOLUME_NODE_AFFINITY: Type = Type(&[atomic("required")]);
 
-static RBD_PERSISTENT_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static RBD_PERSISTENT_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static SCALE_IO_PERSISTENT_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static SCALE_IO_PERSISTENT_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
-static STORAGE_OS_PERSISTENT_VOLUME_SOURCE: Type = Type(&[
-    atomic("secretRef"),
-]);
+static STORAGE_OS_PERSISTENT_VOLUME_SOURCE: Type = Type(&[atomic("secretRef")]);
 
 static NODE: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -335,9 +283,7 @@ static NODE: Type = Type(&[
     of_type("status", &NODE_STATUS),
 ]);
 
-static NODE_SPEC: Type = Type(&[
-    set("podCIDRs").merged(),
-]);
+static NODE_SPEC: Type = Type(&[set("podCIDRs").merged()]);
 
 static NODE_STATUS: Type = Type(&[
     keyed("addresses", &["type"], &LEAF),
@@ -349,19 +295,14 @@ static RESOURCE_QUOTA: Type = Type(&[
     of_type("spec", &RESOURCE_QUOTA_SPEC),
 ]);
 
-static RESOURCE_QUOTA_SPEC: Type = Type(&[
-    atomic("scopeSelector"),
-]);
+static RESOURCE_QUOTA_SPEC: Type = Type(&[atomic("scopeSelector")]);
 
 static POD_TEMPLATE: Type = Type(&[
     of_type("metadata", &OBJECT_META),
     of_type("template", &POD_TEMPLATE_SPEC),
 ]);
 
-static POD_TEMPLATE_SPEC: Type = Type(&[
-    of_type("metadata", &OBJECT_META),
-    of_type("spec", &POD_SPEC),
-]);
+static POD_TEMPLATE_SPEC: Type = Type(&[of_type("metadata", &OBJECT_META), of_type("spec", &POD_SPEC)]);
 
 static DEPLOYMENT: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -369,14 +310,9 @@ static DEPLOYMENT: Type = Type(&[
     of_type("status", &DEPLOYMENT_STATUS),
 ]);
 
-static DEPLOYMENT_SPEC: Type = Type(&[
-    atomic("selector"),
-    of_type("template", &POD_TEMPLATE_SPEC),
-]);
+static DEPLOYMENT_SPEC: Type = Type(&[atomic("selector"), of_type("template", &POD_TEMPLATE_SPEC)]);
 
-static DEPLOYMENT_STATUS: Type = Type(&[
-    keyed("conditions", &["type"], &LEAF),
-]);
+static DEPLOYMENT_STATUS: Type = Type(&[keyed("conditions", &["type"], &LEAF)]);
 
 static REPLICA_SET: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -384,14 +320,9 @@ static REPLICA_SET: Type = Type(&[
     of_type("status", &REPLICA_SET_STATUS),
 ]);
 
-static REPLICA_SET_SPEC: Type = Type(&[
-    atomic("selector"),
-    of_type("template", &POD_TEMPLATE_SPEC),
-]);
+static REPLICA_SET_SPEC: Type = Type(&[atomic("selector"), of_type("template", &POD_TEMPLATE_SPEC)]);
 
-static REPLICA_SET_STATUS: Type = Type(&[
-    keyed("conditions", &["type"], &LEAF),
-]);
+static REPLICA_SET_STATUS: Type = Type(&[keyed("conditions", &["type"], &LEAF)]);
 
 static STATEFUL_SET: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -399,14 +330,9 @@ static STATEFUL_SET: Type = Type(&[
     of_type("status", &STATEFUL_SET_STATUS),
 ]);
 
-static STATEFUL_SET_SPEC: Type = Type(&[
-    atomic("selector"),
-    of_type("template", &POD_TEMPLATE_SPEC),
-]);
+static STATEFUL_SET_SPEC: Type = Type(&[atomic("selector"), of_type("template", &POD_TEMPLATE_SPEC)]);
 
-static STATEFUL_SET_STATUS: Type = Type(&[
-    keyed("conditions", &["type"], &LEAF),
-]);
+static STATEFUL_SET_STATUS: Type = Type(&[keyed("conditions", &["type"], &LEAF)]);
 
 static DAEMON_SET: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -414,19 +340,11 @@ static DAEMON_SET: Type = Type(&[
     of_type("status", &DAEMON_SET_STATUS),
 ]);
 
-static DAEMON_SET_SPEC: Type = Type(&[
-    atomic("selector"),
-    of_type("template", &POD_TEMPLATE_SPEC),
-]);
+static DAEMON_SET_SPEC: Type = Type(&[atomic("selector"), of_type("template", &POD_TEMPLATE_SPEC)]);
 
-static DAEMON_SET_STATUS: Type = Type(&[
-    keyed("conditions", &["type"], &LEAF),
-]);
+static DAEMON_SET_STATUS: Type = Type(&[keyed("conditions", &["type"], &LEAF)]);
 
-static CONTROLLER_REVISION: Type = Type(&[
-    atomic("data"),
-    of_type("metadata", &OBJECT_META),
-]);
+static CONTROLLER_REVISION: Type = Type(&[atomic("data"), of_type("metadata", &OBJECT_META)]);
 
 static JOB: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -434,44 +352,24 @@ static JOB: Type = Type(&[
     of_type("status", &JOB_STATUS),
 ]);
 
-static JOB_SPEC: Type = Type(&[
-    atomic("selector"),
-    of_type("template", &POD_TEMPLATE_SPEC),
-]);
+static JOB_SPEC: Type = Type(&[atomic("selector"), of_type("template", &POD_TEMPLATE_SPEC)]);
 
 static JOB_STATUS: Type = Type(&[
     patched("conditions", "type", &LEAF),
     of_type("uncountedTerminatedPods", &UNCOUNTED_TERMINATED_PODS),
 ]);
 
-static UNCOUNTED_TERMINATED_PODS: Type = Type(&[
-    set("failed"),
-    set("succeeded"),
-]);
+static UNCOUNTED_TERMINATED_PODS: Type = Type(&[set("failed"), set("succeeded")]);
 
-static CRON_JOB: Type = Type(&[
-    of_type("metadata", &OBJECT_META),
-    of_type("spec", &CRON_JOB_SPEC),
-]);
+static CRON_JOB: Type = Type(&[of_type("metadata", &OBJECT_META), of_type("spec", &CRON_JOB_SPEC)]);
 
-static CRON_JOB_SPEC: Type = Type(&[
-    of_type("jobTemplate", &JOB_TEMPLATE_SPEC),
-]);
+static CRON_JOB_SPEC: Type = Type(&[of_type("jobTemplate", &JOB_TEMPLATE_SPEC)]);
 
-static JOB_TEMPLATE_SPEC: Type = Type(&[
-    of_type("metadata", &OBJECT_META),
-    of_type("spec", &JOB_SPEC),
-]);
+static JOB_TEMPLATE_SPEC: Type = Type(&[of_type("metadata", &OBJECT_META), of_type("spec", &JOB_SPEC)]);
 
-static ROLE_BINDING: Type = Type(&[
-    of_type("metadata", &OBJECT_META),
-    atomic("roleRef"),
-]);
+static ROLE_BINDING: Type = Type(&[of_type("metadata", &OBJECT_META), atomic("roleRef")]);
 
-static CLUSTER_ROLE_BINDING: Type = Type(&[
-    of_type("metadata", &OBJECT_META),
-    atomic("roleRef"),
-]);
+static CLUSTER_ROLE_BINDING: Type = Type(&[of_type("metadata", &OBJECT_META), atomic("roleRef")]);
 
 static GROUP_EVENT: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -479,32 +377,20 @@ static GROUP_EVENT: Type = Type(&[
     atomic("related"),
 ]);
 
-static INGRESS: Type = Type(&[
-    of_type("metadata", &OBJECT_META),
-    of_type("spec", &INGRESS_SPEC),
-]);
+static INGRESS: Type = Type(&[of_type("metadata", &OBJECT_META), of_type("spec", &INGRESS_SPEC)]);
 
-static INGRESS_SPEC: Type = Type(&[
-    of_type("defaultBackend", &INGRESS_BACKEND),
-]);
+static INGRESS_SPEC: Type = Type(&[of_type("defaultBackend", &INGRESS_BACKEND)]);
 
-static INGRESS_BACKEND: Type = Type(&[
-    atomic("resource"),
-    of_type("service", &INGRESS_SERVICE_BACKEND),
-]);
+static INGRESS_BACKEND: Type = Type(&[atomic("resource"), of_type("service", &INGRESS_SERVICE_BACKEND)]);
 
-static INGRESS_SERVICE_BACKEND: Type = Type(&[
-    atomic("port"),
-]);
+static INGRESS_SERVICE_BACKEND: Type = Type(&[atomic("port")]);
 
 static NETWORK_POLICY: Type = Type(&[
     of_type("metadata", &OBJECT_META),
     of_type("spec", &NETWORK_POLICY_SPEC),
 ]);
 
-static NETWORK_POLICY_SPEC: Type = Type(&[
-    atomic("podSelector"),
-]);
+static NETWORK_POLICY_SPEC: Type = Type(&[atomic("podSelector")]);
 
 static POD_DISRUPTION_BUDGET: Type = Type(&[
     of_type("metadata", &OBJECT_META),
@@ -512,17 +398,17 @@ static POD_DISRUPTION_BUDGET: Type = Type(&[
     of_type("status", &POD_DISRUPTION_BUDGET_STATUS),
 ]);
 
-static POD_DISRUPTION_BUDGET_SPEC: Type = Type(&[
-    atomic("selector"),
-]);
+static POD_DISRUPTION_BUDGET_SPEC: Type = Type(&[atomic("selector")]);
 
-static POD_DISRUPTION_BUDGET_STATUS: Type = Type(&[
-    keyed("conditions", &["type"], &LEAF),
-]);
+static POD_DISRUPTION_BUDGET_STATUS: Type = Type(&[keyed("conditions", &["type"], &LEAF)]);
 
 /// Kinds and their types; the others are as [`OBJECT`].
 static KINDS: &[(&str, &str, &Type)] = &[
-    ("apiextensions.k8s.io", "CustomResourceDefinition", &CUSTOM_RESOURCE_DEFINITION),
+    (
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        &CUSTOM_RESOURCE_DEFINITION,
+    ),
     ("", "Namespace", &NAMESPACE),
     ("", "Pod", &POD),
     ("", "Service", &SERVICE),
@@ -541,7 +427,11 @@ static KINDS: &[(&str, &str, &Type)] = &[
     ("batch", "Job", &JOB),
     ("batch", "CronJob", &CRON_JOB),
     ("rbac.authorization.k8s.io", "RoleBinding", &ROLE_BINDING),
-    ("rbac.authorization.k8s.io", "ClusterRoleBinding", &CLUSTER_ROLE_BINDING),
+    (
+        "rbac.authorization.k8s.io",
+        "ClusterRoleBinding",
+        &CLUSTER_ROLE_BINDING,
+    ),
     ("events.k8s.io", "Event", &GROUP_EVENT),
     ("networking.k8s.io", "Ingress", &INGRESS),
     ("networking.k8s.io", "NetworkPolicy", &NETWORK_POLICY),

@@ -68,8 +68,18 @@ fn manager(
 
 /// The program that sends the request, as it names itself.
 fn agent(headers: &HeaderMap) -> String {
-    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let agent = headers
+        .get(header::USER_AGENT)
+        .and_then(|agent| agent.to_str().ok());
     let name = agent.unwrap_or_default().split('/').next().unwrap_or_default();
-    let name: String = name.chars().filter(|one| !one.is_control()).take(MANAGER).collect();
-    if name.is_empty() { "unknown".to_owned() } else { name }
+    let name: String = name
+        .chars()
+        .filter(|one| !one.is_control())
+        .take(MANAGER)
+        .collect();
+    if name.is_empty() {
+        "unknown".to_owned()
+    } else {
+        name
+    }
 }

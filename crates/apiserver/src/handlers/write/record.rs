@@ -84,12 +84,17 @@ impl<'a> Record<'a> {
                 "invalid object type: {version}, Kind={name}"
             )));
         }
-        if wanted.pointer("/metadata/managedFields").is_some_and(|entries| !entries.is_null()) {
+        if wanted
+            .pointer("/metadata/managedFields")
+            .is_some_and(|entries| !entries.is_null())
+        {
             return Err(Error::bad_request("metadata.managedFields must be nil"));
         }
         let unknown = admission::unknown_fields(kind, wanted)?;
         if !unknown.is_empty() {
-            let unknown = unknown.iter().map(|path| format!(".{path}: field not declared in schema"));
+            let unknown = unknown
+                .iter()
+                .map(|path| format!(".{path}: field not declared in schema"));
             return Err(self.misfit(wanted, &unknown.collect::<Vec<_>>().join("\n  ")));
         }
         let mut wanted = wanted.clone();
@@ -97,10 +102,13 @@ impl<'a> Record<'a> {
             let kept = |field: &&str| *field != "spec";
             let fields = wanted.as_object().into_iter().flatten();
             let fields = fields.filter(|(field, _)| kept(&field.as_str()));
-            let mut of_status: Map<String, Value> =
-                fields.map(|(field, value)| (field.clone(), value.clone())).collect();
+            let mut of_status: Map<String, Value> = fields
+                .map(|(field, value)| (field.clone(), value.clone()))
+                .collect();
             if let Some(Value::Object(metadata)) = of_status.get_mut("metadata") {
-                metadata.retain(|field, _| matches!(field.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
+                metadata.retain(|field, _| {
+                    matches!(field.as_str(), "name" | "namespace" | "uid" | "resourceVersion")
+                });
             }
             wanted = Value::Object(of_status);
         } else if kind.has(Subresource::Status) {
@@ -135,7 +143,13 @@ impl<'a> Record<'a> {
             None => self.without_status(&mut of_part),
             Some(_) => None,
         };
-        let applied = managed::apply((&of_part, before), wanted, &self.structure, &self.writer(), self.is_forced);
+        let applied = managed::apply(
+            (&of_part, before),
+            wanted,
+            &self.structure,
+            &self.writer(),
+            self.is_forced,
+        );
         let (mut new, managers) = applied.map_err(|refusal| match refusal {
             Refusal::Conflicts(conflicts) => Error::ApplyConflict(conflicts),
             Refusal::Misfit(why) => self.misfit(wanted, &why),
