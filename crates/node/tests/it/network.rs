@@ -399,6 +399,33 @@ async fn plain_processes_have_their_own_ports_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn programs_find_out_their_own_address_and_are_reached_at_it() {
+    let machine = Machine::start().await;
+    let outside = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    if !has_own_ports(&machine).await || outside.connect("192.0.2.1:9").is_err() {
+        eprintln!("LEFT OUT: this machine has no way out");
+        return;
+    }
+    let of_machine = outside.local_addr().unwrap().ip();
+    let port = free_port();
+    // The second is an address that a program found out by other means.
+    let script = format!(
+        "import socket\n\
+         u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nu.connect(('192.0.2.1', 9))\nprint(u.getsockname()[0])\n\
+         s = socket.socket()\ns.bind(('', {port}))\ns.listen()\n\
+         for own in [u.getsockname()[0], '{of_machine}']:\n    \
+             c = socket.create_connection((own, {port}), 10)\n    print(c.getpeername()[0])\n\
+         t = socket.socket()\nt.bind(('127.0.0.1', 0))\nprint(t.getsockname()[0])\n"
+    );
+    let pod = machine.run(python("p", &script)).await;
+    let own = address(&pod);
+    assert_eq!(
+        machine.log("p").await,
+        format!("{own}\n{own}\n{own}\n127.0.0.1\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ranks_of_a_job_meet_by_name() {
     let machine = Machine::start().await;
     if !has_own_ports(&machine).await || !machine.is_isolated().await {

@@ -1,4 +1,5 @@
-//! The system call filter that a container's processes carry: `bind` and `connect` are asked about outside.
+//! The system call filter that a container's processes carry: `bind`, `connect` and `getsockname` are asked about
+//! outside.
 //!
 //! It is no wall: it makes Pods that share this machine's network look as if each had its own. Whoever answers
 //! (see [`super::mediate`]) may let every call go on as it is, and does so with most.
@@ -81,8 +82,9 @@ fn apply(program: &mut [libc::sock_filter], flags: libc::c_ulong) -> io::Result<
     Ok(listener)
 }
 
-/// Everything is allowed, but `bind` and `connect` with what may be an Internet address are asked about.
-fn program(architecture: u32) -> [libc::sock_filter; 10] {
+/// Everything is allowed, but `bind` and `connect` with what may be an Internet address, and `getsockname`, are asked
+/// about.
+fn program(architecture: u32) -> [libc::sock_filter; 11] {
     let number = |number: libc::c_long| u32::try_from(number).unwrap_or(u32::MAX);
     let load = |offset: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
     let give = |action: u32| statement(libc::BPF_RET | libc::BPF_K, action);
@@ -90,8 +92,9 @@ fn program(architecture: u32) -> [libc::sock_filter; 10] {
     // Offsets in `seccomp_data`: the architecture at 4, the call's number at 0, its third argument at 32.
     [
         load(4),
-        if_equal(architecture, 0, 6),
+        if_equal(architecture, 0, 7),
         load(0),
+        if_equal(number(libc::SYS_getsockname), 6, 0),
         if_equal(number(libc::SYS_bind), 1, 0),
         if_equal(number(libc::SYS_connect), 0, 3),
         load(32),
@@ -204,6 +207,7 @@ mod tests {
             assert!(!asked(call, 12), "a netlink socket's");
             assert!(!asked(call, 110), "a Unix socket's");
         }
+        assert!(asked(libc::SYS_getsockname, 0));
         for call in [
             libc::SYS_read,
             libc::SYS_accept4,

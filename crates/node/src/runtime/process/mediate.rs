@@ -1,10 +1,12 @@
-//! Answers for the `bind`s and `connect`s of a container's processes, so that Pods that share this machine's
+//! Answers for some network calls of a container's processes, so that Pods that share this machine's
 //! network do not get in each other's way.
 //!
 //! ```text
 //! bind 0.0.0.0:p, [::]:p, 127.0.0.1:p, [::1]:p   is done at the Pod's own address
 //! connect 127.0.0.1:p, [::1]:p                   goes to the Pod's own address, if somebody listens there
+//! connect to another address of this machine     the same, where it is not one of the loopback
 //! connect to an address of the block, p < 1024   goes to p's stand-in, if that is where somebody listens
+//! getsockname of datagrams to the world outside  says the Pod's own address: so programs ask for theirs
 //! ```
 //!
 //! Everything else goes on as it was called. A `bind` is done here, on a copy of the socket; a `connect` gets
@@ -16,9 +18,9 @@
 
 use std::{
     collections::HashMap,
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, IoSliceMut},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
@@ -234,8 +236,11 @@ impl Mediator {
     /// `None` if it does not concern us, or cannot be looked into.
     fn decide(&mut self, listener: BorrowedFd<'_>, call: &libc::seccomp_notif) -> Option<Verdict> {
         let [fd, pointer, length, ..] = call.data.args;
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(28);
         let pid = i32::try_from(call.pid).ok().filter(|pid| *pid > 0)?;
+        if libc::c_long::from(call.data.nr) == libc::SYS_getsockname {
+            return self.tell_name(listener, call);
+        }
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(28);
         let name = read_name(pid, pointer, length)?;
         let is_bind = libc::c_long::from(call.data.nr) == libc::SYS_bind;
         let concerns = if is_bind {
@@ -265,11 +270,12 @@ impl Mediator {
     }
 
     fn concerns_connect(&self, address: SocketAddr) -> bool {
-        let is_service = || match address.ip().to_canonical() {
-            IpAddr::V4(ip) => self.block.contains(ip) && stand_in(address.port()).is_some(),
+        let is_near = || match address.ip().to_canonical() {
+            IpAddr::V4(ip) if self.block.contains(ip) => stand_in(address.port()).is_some(),
+            IpAddr::V4(ip) => is_of_this_machine(ip),
             IpAddr::V6(_) => false,
         };
-        address.port() != 0 && (is_own_machine(address.ip()) || is_service())
+        address.port() != 0 && (is_own_machine(address.ip()) || is_near())
     }
 
     fn is_pod(&self, ip: IpAddr) -> bool {
@@ -313,9 +319,8 @@ impl Mediator {
     fn connect_to(&mut self, socket: &Socket, address: SocketAddr) -> Option<To> {
         let port = address.port();
         let ip = match address.ip().to_canonical() {
-            _ if is_own_machine(address.ip()) => self.address,
-            IpAddr::V4(ip) => ip,
-            IpAddr::V6(_) => return None,
+            IpAddr::V4(ip) if self.block.contains(ip) => ip,
+            _ => self.address,
         };
         let transport = socket.transport;
         let mut is_open = |port| self.sockets.is_open(transport, SocketAddrV4::new(ip, port));
@@ -334,12 +339,48 @@ impl Mediator {
     }
 }
 
+impl Mediator {
+    /// Many programs find out their own address by asking which one they would send datagrams from. That is this
+    /// machine's; theirs is another.
+    fn tell_name(&self, listener: BorrowedFd<'_>, call: &libc::seccomp_notif) -> Option<Verdict> {
+        let [fd, name, length, ..] = call.data.args;
+        let process = open_process(i32::try_from(call.pid).ok()?)?;
+        let memory = open_memory(call, true)?;
+        if !is_waiting(listener, call.id) {
+            return None;
+        }
+        let socket = Socket::of(&process, fd)?;
+        if socket.transport != Transport::Udp || socket.is_six {
+            return None;
+        }
+        let bound: SocketAddr = getsockname(&socket.fd).ok()?.try_into().ok()?;
+        if bound.ip().is_loopback() || bound.ip().is_unspecified() {
+            return None;
+        }
+        let mut own = [0; 16];
+        own[..2].copy_from_slice(&u16::try_from(libc::AF_INET).ok()?.to_ne_bytes());
+        own[2..4].copy_from_slice(&bound.port().to_be_bytes());
+        own[4..8].copy_from_slice(&self.address.octets());
+        let mut room = [0; 4];
+        memory.read_exact_at(&mut room, length).ok()?;
+        let room = usize::try_from(i32::from_ne_bytes(room)).ok()?.min(own.len());
+        memory.write_all_at(&own[..room], name).ok()?;
+        memory.write_all_at(&16_i32.to_ne_bytes(), length).ok()?;
+        Some(Verdict::Done)
+    }
+}
+
 /// Where a `connect` goes instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum To {
     Four(SocketAddrV4),
     /// The same address, at this port.
     Six(u16),
+}
+
+/// Whether it is another address of this machine: only such a one can be bound to.
+fn is_of_this_machine(ip: Ipv4Addr) -> bool {
+    !ip.is_loopback() && !ip.is_broadcast() && !ip.is_multicast() && UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// Whether an address means the very machine, or all of its addresses.
@@ -383,15 +424,17 @@ fn redirect(listener: BorrowedFd<'_>, call: &libc::seccomp_notif, name: Name, to
         To::Six(port) => (name.pointer + 2, port.to_be_bytes().to_vec()),
     };
     // The memory of this very process, whoever has its number later; and also what it may only read itself.
-    let memory = OpenOptions::new()
-        .write(true)
-        .open(format!("/proc/{}/mem", call.pid))
-        .ok()?;
+    let memory = open_memory(call, false)?;
     if !is_waiting(listener, call.id) {
         return None;
     }
     memory.write_all_at(&bytes, pointer).ok()?;
     Some(Verdict::Continue)
+}
+
+fn open_memory(call: &libc::seccomp_notif, is_read: bool) -> Option<File> {
+    let path = format!("/proc/{}/mem", call.pid);
+    OpenOptions::new().read(is_read).write(true).open(path).ok()
 }
 
 fn read_name(pid: i32, pointer: u64, length: usize) -> Option<Name> {
