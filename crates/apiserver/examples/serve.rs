@@ -1,8 +1,9 @@
-//! Serves the Kubernetes API alone, in memory, for trying it with kubectl: nothing runs Pods.
+//! Serves the Kubernetes API alone, in memory or in a file, for trying it with kubectl: nothing runs
+//! Pods.
 //!
-//! `cargo run -p coracle-apiserver --example serve -- 127.0.0.1:8001`
+//! `cargo run -p coracle-apiserver --example serve -- 127.0.0.1:8001 [FILE]`
 
-use axum::{Router, routing::get};
+use axum::{Router, routing::get, serve::ListenerExt as _};
 use coracle_apiserver::{Options, bootstrap, collect_garbage, router};
 use coracle_store::{Location, Store};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args()
         .nth(1)
         .unwrap_or_else(|| "127.0.0.1:0".to_owned());
-    let store = Store::open(Location::Memory).await?;
+    let location = match std::env::args().nth(2) {
+        Some(file) => Location::File(file.into()),
+        None => Location::Memory,
+    };
+    let store = Store::open(location).await?;
     let resources = store.resources().clone();
     let catalogue = bootstrap(&resources).await?;
     let stop = CancellationToken::new();
@@ -37,6 +42,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     {
         println!("http://{}", listener.local_addr()?);
     }
+    let listener = listener.tap_io(|stream| {
+        // An error only says that what is sent may come a little later.
+        let _ = stream.set_nodelay(true);
+    });
     axum::serve(listener, router(options)).await?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use axum::{Router, body::Body, middleware};
+use axum::{Router, body::Body, middleware, serve::ListenerExt as _};
 use coracle_artifacts::Artifacts;
 use coracle_pipelines::{
     schedule::Scheduler,
@@ -229,6 +229,12 @@ async fn bind(host: IpAddr, port: u16) -> Result<TcpListener, Error> {
 
 /// Serves until `stop`. Connections that are still open then, such as watches, are cut.
 async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    // What a watch tells is small and goes out at once.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection gathers what it sends");
+        }
+    });
     let serving = axum::serve(listener, router).into_future();
     tokio::select! {
         result = serving => {

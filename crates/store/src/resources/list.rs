@@ -21,6 +21,8 @@ pub struct List {
     pub objects: Vec<Object>,
     /// Namespace and name of the last object, when more follow.
     pub next: Option<(String, String)>,
+    /// How many more follow, where that is known without looking at them.
+    pub remaining: Option<u64>,
 }
 
 impl Resources {
@@ -49,14 +51,18 @@ impl Resources {
         let (revision, found) = {
             let state = self.shared.state.read();
             state.check_open()?;
-            match at {
-                At::Latest => (state.latest(), Some(state.objects(resource, range))),
+            let (revision, is_now) = match at {
+                At::Latest => (state.latest(), true),
                 At::Revision(revision) => {
                     state.covers(revision)?;
-                    let is_now = state.is_unchanged_since(resource, revision);
-                    (revision, is_now.then(|| state.objects(resource, range)))
+                    (revision, state.is_unchanged_since(resource, revision))
                 }
-            }
+            };
+            (revision, is_now.then(|| state.objects(resource, range)))
+        };
+        let (found, behind) = match found {
+            Some((found, behind)) => (Some(found), Some(behind)),
+            None => (None, None),
         };
         let mut objects: Vec<Object> = match found {
             Some(found) => found
@@ -71,7 +77,7 @@ impl Resources {
                 .collect(),
             None => self.past(resource, range, revision).await?,
         };
-        let mut next = None;
+        let (mut next, mut remaining) = (None, None);
         if let Some(limit) = limit.map(|limit| limit as usize)
             && objects.len() > limit
         {
@@ -79,11 +85,14 @@ impl Resources {
             next = objects
                 .last()
                 .map(|last| (last.key.namespace.clone(), last.key.name.clone()));
+            // The one too many is one of them.
+            remaining = behind.map(|behind| behind + 1);
         }
         Ok(List {
             revision,
             objects,
             next,
+            remaining,
         })
     }
 

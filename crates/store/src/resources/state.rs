@@ -178,34 +178,45 @@ impl State {
         kind.map_or(self.opened_at, |kind| kind.changed_at) <= revision
     }
 
-    /// Namespaces, names and objects in order.
+    /// Namespaces, names and objects in order, and how many follow them.
     pub(super) fn objects(
         &self,
         resource: &GroupResource,
         range: Range<'_>,
-    ) -> Vec<(Arc<str>, Arc<str>, Stored)> {
+    ) -> (Vec<(Arc<str>, Arc<str>, Stored)>, u64) {
+        let mut found = Vec::new();
+        let mut behind = 0;
         let Some(kind) = self.kinds.get(resource) else {
-            return Vec::new();
+            return (found, behind);
         };
         let first = match (range.namespace, range.after) {
             (Some(namespace), _) | (None, Some((namespace, _))) => Bound::Included(namespace),
             (None, None) => Bound::Unbounded,
         };
         let namespaces = kind.objects.range::<str, _>((first, Bound::Unbounded));
-        let within =
-            namespaces.take_while(|(namespace, _)| range.namespace.is_none_or(|only| only == &***namespace));
-        let objects = within.flat_map(|(namespace, objects)| {
+        let within = |namespace: &str| range.namespace.is_none_or(|only| only == namespace);
+        for (namespace, objects) in namespaces.take_while(|(namespace, _)| within(namespace)) {
+            if found.len() == range.limit {
+                behind += objects.len() as u64;
+                continue;
+            }
             let after = match range.after {
                 Some((last, name)) if range.namespace.is_some() || last == &**namespace => {
                     Bound::Excluded(name)
                 }
                 _ => Bound::Unbounded,
             };
-            objects
-                .range::<str, _>((after, Bound::Unbounded))
-                .map(move |(name, stored)| (Arc::clone(namespace), Arc::clone(name), stored.clone()))
-        });
-        objects.take(range.limit).collect()
+            let mut objects = objects.range::<str, _>((after, Bound::Unbounded));
+            let wanted = range.limit - found.len();
+            found.extend(
+                objects
+                    .by_ref()
+                    .take(wanted)
+                    .map(|(name, stored)| (Arc::clone(namespace), Arc::clone(name), stored.clone())),
+            );
+            behind += objects.count() as u64;
+        }
+        (found, behind)
     }
 
     /// Tells of changes to objects of the kind.

@@ -197,6 +197,21 @@ async fn a_list_keeps_to_its_kind_and_namespace(store: &Store) {
         ["a/z", "b/x", "b/y", "bb/x"]
     );
     assert_eq!(names(store, Some("b"), At::Latest).await, ["b/x", "b/y"]);
+    let first = resources
+        .list(&pods(), None, At::Latest, Some(1), None)
+        .await
+        .unwrap();
+    assert_eq!(first.remaining, Some(3));
+    let second = resources
+        .list(&pods(), None, At::Latest, Some(1), first.next)
+        .await
+        .unwrap();
+    assert_eq!(second.remaining, Some(2));
+    let in_one = resources
+        .list(&pods(), Some("b"), At::Latest, Some(1), None)
+        .await
+        .unwrap();
+    assert_eq!(in_one.remaining, Some(1));
     assert_eq!(names(store, Some(""), At::Latest).await, [""; 0]);
     let now = At::Revision(resources.revision().await.unwrap());
     assert_eq!(names(store, Some("b"), now).await, ["b/x", "b/y"]);
@@ -220,6 +235,9 @@ async fn pages_of_a_list_show_one_moment(store: &Store) {
                 .await
                 .unwrap();
             assert!(page.objects.len() <= 3);
+            if at == At::Latest {
+                assert_eq!(page.remaining, Some(7));
+            }
             seen.extend(page.objects);
             // What happens between pages shows in none of them.
             let changed = pod("a", "x9");
@@ -243,7 +261,10 @@ async fn pages_of_a_list_show_one_moment(store: &Store) {
         .list(&pods(), Some("a"), At::Latest, Some(10), None)
         .await
         .unwrap();
-    assert_eq!((exact.objects.len(), exact.next), (10, None));
+    assert_eq!(
+        (exact.objects.len(), exact.next, exact.remaining),
+        (10, None, None)
+    );
 }
 
 async fn a_list_at_an_old_revision_shows_what_was(store: &Store) {
