@@ -6,6 +6,7 @@
 //! table      what those objects say, put together
 //! hosts      names, as a Pod's /etc/hosts says them
 //! names      keeps those files up to date
+//! variables  the environment variables by which Services are found
 //! proxy      forwards connections to Services
 //! ```
 //!
@@ -17,6 +18,7 @@ pub(crate) mod names;
 pub(crate) mod proxy;
 pub(crate) mod services;
 pub(crate) mod table;
+pub(crate) mod variables;
 
 use std::{
     io,

@@ -19,7 +19,7 @@ use super::table::{Key, Table, key};
 const BATCH: usize = 512;
 
 enum Change {
-    Service(watcher::Event<Service>),
+    Service(Box<watcher::Event<Service>>),
     Endpoints(watcher::Event<Endpoints>),
     Slice(watcher::Event<EndpointSlice>),
 }
@@ -67,7 +67,7 @@ pub(crate) async fn run(client: Client, table: Arc<watch::Sender<Arc<Table>>>) {
         stream::select(
             watcher(Api::all(client.clone()), watcher::Config::default())
                 .default_backoff()
-                .map(|event| event.map(Change::Service)),
+                .map(|event| event.map(|event| Change::Service(Box::new(event)))),
             watcher(Api::all(client.clone()), watcher::Config::default())
                 .default_backoff()
                 .map(|event| event.map(Change::Endpoints)),
@@ -80,7 +80,7 @@ pub(crate) async fn run(client: Client, table: Arc<watch::Sender<Arc<Table>>>) {
     while let Some(batch) = changes.next().await {
         for change in batch {
             match change {
-                Ok(Change::Service(event)) => services.take(event),
+                Ok(Change::Service(event)) => services.take(*event),
                 Ok(Change::Endpoints(event)) => endpoints.take(event),
                 Ok(Change::Slice(event)) => slices.take(event),
                 Err(error) => tracing::debug!(

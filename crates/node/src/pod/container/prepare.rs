@@ -21,6 +21,7 @@ use crate::{
         hosts::machine_name,
         is_on_host,
         names::{hostname_file, hosts_file},
+        variables::variables,
     },
     pod::{
         env::{self, Facts},
@@ -93,7 +94,8 @@ impl Job {
             address: &address_text,
             allocatable: &context.allocatable,
         };
-        let base = self.base(dir, python.as_deref(), &gpus);
+        let mut base = self.base(dir, python.as_deref(), &gpus);
+        base.extend(variables(&self.pod, &context.names.table()));
         let env = env::environment(base, &self.wanted, &facts, &setup.objects)
             .map_err(|error| failure(Reason::VolumeNotReady, error.to_string()))?;
         let variable = |name: &str| {
