@@ -1,4 +1,19 @@
-//! The kubelet's own API, as far as Kubernetes API servers ask it: container logs.
+//! The kubelet's own API, as far as Kubernetes API servers ask it: container logs, and connections into Pods.
+//!
+//! ```text
+//! exec, forward      what is done with a connection
+//! remote             one session: streams, and how it ended
+//! upgrade            from a request to a connection that is taken over
+//! websocket, spdy    what is spoken on it
+//! ```
+
+mod exec;
+mod forward;
+mod listeners;
+mod remote;
+mod spdy;
+mod upgrade;
+mod websocket;
 
 use std::{io, path::PathBuf};
 
@@ -8,34 +23,38 @@ use axum::{
     extract::{Path, Query as Parameters, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use futures::stream;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::{Api, Client};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::{
     logs::{self, Query},
-    runtime::process::spec::RunDir,
+    runtime::process::spec::{Identity, RunDir},
 };
 
 #[derive(Clone)]
-struct Logs {
+struct Kubelet {
     client: Client,
     pods: PathBuf,
 }
 
-/// `GET /containerLogs/{namespace}/{pod}/{container}` with the parameters of a Pod's `log` subresource.
+/// `GET /containerLogs/{namespace}/{pod}/{container}` with the parameters of a Pod's `log` subresource, `/exec` and
+/// `/attach` of the same form, and `/portForward/{namespace}/{pod}`.
 pub(crate) fn router(client: Client, pods: PathBuf) -> Router {
     Router::new()
         .route(
             "/containerLogs/{namespace}/{pod}/{container}",
             get(container_logs),
         )
-        .with_state(Logs { client, pods })
+        .route("/exec/{namespace}/{pod}/{container}", any(exec::exec))
+        .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
+        .route("/portForward/{namespace}/{pod}", any(forward::forward))
+        .with_state(Kubelet { client, pods })
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -68,17 +87,74 @@ impl Asked {
 /// An answer in plain text, which is how kubelets say what is wrong.
 type Refusal = (StatusCode, String);
 
+impl Kubelet {
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Pod, Refusal> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        api.get_opt(name)
+            .await
+            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
+            .ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")))
+    }
+
+    /// The run of a container that is at work.
+    async fn running(&self, namespace: &str, name: &str, container: &str) -> Result<RunDir, Refusal> {
+        let pod = self.pod(namespace, name).await?;
+        let run = find_run(self, &pod, container, false).await.ok();
+        let run = run.filter(|run| run.read_exit().is_none());
+        run.filter(|run| run.read_identity().is_some_and(Identity::is_alive))
+            .ok_or_else(|| {
+                let message = format!("container not found (\"{container}\")");
+                (StatusCode::NOT_FOUND, message)
+            })
+    }
+
+    /// Whether a container's main process has a terminal.
+    async fn has_terminal(&self, namespace: &str, name: &str, container: &str) -> Result<bool, Refusal> {
+        let pod = self.pod(namespace, name).await?;
+        let mut all = containers(&pod);
+        Ok(all.any(|known| known.name == container && known.tty == Some(true)))
+    }
+
+    /// Whose ports are to be forwarded.
+    async fn target(&self, namespace: &str, name: &str) -> Result<forward::Target, Refusal> {
+        let pod = self.pod(namespace, name).await?;
+        let status = pod.status.as_ref();
+        let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        if phase != "Running" {
+            let message = format!("unable to forward port because pod is not running. Current status={phase}");
+            return Err((StatusCode::BAD_REQUEST, message));
+        }
+        let mut keepers = Vec::new();
+        for container in containers(&pod) {
+            if let Ok(run) = find_run(self, &pod, &container.name, false).await {
+                keepers.extend(run.read_identity().filter(|keeper| keeper.is_alive()));
+            }
+        }
+        Ok(forward::Target {
+            name: name.to_owned(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
+            keepers: keepers.into_iter().map(|keeper| keeper.pid).collect(),
+        })
+    }
+}
+
+/// All containers of a Pod.
+fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    let spec = pod.spec.iter();
+    spec.flat_map(|spec| {
+        spec.containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten())
+    })
+}
+
 async fn container_logs(
-    State(state): State<Logs>,
+    State(state): State<Kubelet>,
     Path((namespace, name, container)): Path<(String, String, String)>,
     Parameters(asked): Parameters<Asked>,
 ) -> Result<Response, Refusal> {
-    let api: Api<Pod> = Api::namespaced(state.client.clone(), &namespace);
-    let pod = api
-        .get_opt(&name)
-        .await
-        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
-        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{name}\" not found")))?;
+    let pod = state.pod(&namespace, &name).await?;
     let run = find_run(&state, &pod, &container, asked.previous).await?;
     let query = asked.query(Timestamp::now());
     let (sender, receiver) = mpsc::channel::<io::Result<Vec<u8>>>(4);
@@ -90,16 +166,9 @@ async fn container_logs(
 }
 
 /// The directory of the container's latest run, or of the one before.
-async fn find_run(state: &Logs, pod: &Pod, container: &str, previous: bool) -> Result<RunDir, Refusal> {
+async fn find_run(state: &Kubelet, pod: &Pod, container: &str, previous: bool) -> Result<RunDir, Refusal> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let spec = pod.spec.as_ref();
-    let is_known = spec.is_some_and(|spec| {
-        let mut all = spec
-            .containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten());
-        all.any(|known| known.name == container)
-    });
+    let is_known = containers(pod).any(|known| known.name == container);
     if !is_known {
         let message = format!("container {container} is not valid for pod {name}");
         return Err((StatusCode::BAD_REQUEST, message));
