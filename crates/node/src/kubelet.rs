@@ -119,9 +119,12 @@ impl Kubelet {
     async fn target(&self, namespace: &str, name: &str) -> Result<forward::Target, Refusal> {
         let pod = self.pod(namespace, name).await?;
         let status = pod.status.as_ref();
-        let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let phase = status
+            .and_then(|status| status.phase.as_deref())
+            .unwrap_or_default();
         if phase != "Running" {
-            let message = format!("unable to forward port because pod is not running. Current status={phase}");
+            let message =
+                format!("unable to forward port because pod is not running. Current status={phase}");
             return Err((StatusCode::BAD_REQUEST, message));
         }
         let mut keepers = Vec::new();

@@ -47,6 +47,11 @@ pub(crate) async fn log(call: &Call) -> Result<Response, Error> {
             .or_insert(header::HeaderValue::from_static("text/plain"));
         return Ok(Response::from_parts(parts, body));
     }
+    Err(refusal(response).await)
+}
+
+/// What the node answered instead of what it was asked for.
+pub(super) async fn refusal(response: Response) -> Error {
     let code = response.status();
     let body = Limited::new(response.into_body(), ERROR_LIMIT).collect().await;
     let text = body
@@ -57,7 +62,7 @@ pub(crate) async fn log(call: &Call) -> Result<Response, Error> {
     } else {
         text
     };
-    Err(Error::Kubelet { code, message })
+    Error::Kubelet { code, message }
 }
 
 /// The Pod must be on this machine's node.

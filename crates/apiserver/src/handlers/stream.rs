@@ -2,7 +2,7 @@
 //! that is meant, then hands the whole request to the kubelet API of the Pod's node.
 
 use axum::{extract::Request, response::Response};
-use http::{Method, Uri};
+use http::{Method, StatusCode, Uri};
 use tower::ServiceExt as _;
 
 use super::log;
@@ -23,6 +23,16 @@ pub(crate) async fn connect(call: &Call, mut request: Request) -> Result<Respons
         )));
     }
     log::check_node(call, node)?;
+    let phase = object::text(&pod, "/status/phase");
+    if matches!(phase, "Succeeded" | "Failed") {
+        let what = match call.target.subresource {
+            Some(Subresource::Exec) => "cannot exec into a container in a completed pod; current phase is",
+            Some(Subresource::Attach) => "cannot attach a container in a completed pod; current phase is",
+            _ => "unable to forward port because pod is not running. Current status=",
+        };
+        let space = if what.ends_with('=') { "" } else { " " };
+        return Err(Error::BadRequest(format!("{what}{space}{phase}")));
+    }
     let container = || log::container(&pod, call.parameters.text("container"));
     let path = match call.target.subresource {
         Some(Subresource::Exec) => format!("/exec/{namespace}/{name}/{}", container()?),
@@ -35,5 +45,8 @@ pub(crate) async fn connect(call: &Call, mut request: Request) -> Result<Respons
     *request.uri_mut() =
         uri.map_err(|error| Error::bad_request(format!("the connection cannot be made: {error}")))?;
     let Ok(response) = call.server.kubelet.clone().oneshot(request).await;
-    Ok(response)
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS || response.status().is_success() {
+        return Ok(response);
+    }
+    Err(log::refusal(response).await)
 }

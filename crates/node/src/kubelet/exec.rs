@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use axum::{
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::StatusCode,
     response::Response,
 };
@@ -83,19 +83,28 @@ impl Asked {
 /// The pairs of a query, with their escapes undone.
 pub(super) fn form(query: &str) -> Vec<(String, String)> {
     let uri = format!("/?{query}").parse();
-    let pairs = uri.ok().and_then(|uri| axum::extract::Query::try_from_uri(&uri).ok());
+    let pairs = uri
+        .ok()
+        .and_then(|uri| axum::extract::Query::try_from_uri(&uri).ok());
     pairs.map(|axum::extract::Query(pairs)| pairs).unwrap_or_default()
+}
+
+/// What the path names, behind what is to be done: names need no escapes. An API server hands on what its own router
+/// found out as well, so this one's is not asked.
+pub(super) fn names<const COUNT: usize>(request: &Request) -> Result<[String; COUNT], Refusal> {
+    let segments = request.uri().path().trim_matches('/').split('/').skip(1);
+    let names: Vec<String> = segments.map(ToOwned::to_owned).collect();
+    names
+        .try_into()
+        .map_err(|_| (StatusCode::NOT_FOUND, "404 page not found".to_owned()))
 }
 
 /// Begins a session once the client is there.
 type Begin = Box<dyn FnOnce(Wanted) -> BoxFuture<'static, Result<Session, Error>> + Send>;
 
 /// `GET` and `POST /exec/{namespace}/{pod}/{container}`.
-pub(super) async fn exec(
-    State(kubelet): State<Kubelet>,
-    Path((namespace, name, container)): Path<(String, String, String)>,
-    request: Request,
-) -> Result<Response, Refusal> {
+pub(super) async fn exec(State(kubelet): State<Kubelet>, request: Request) -> Result<Response, Refusal> {
+    let [namespace, name, container] = names(&request)?;
     let asked = Asked::parse(request.uri().query().unwrap_or_default());
     if asked.command.is_empty() {
         let message = "you must specify at least one command for the container".to_owned();
@@ -109,11 +118,8 @@ pub(super) async fn exec(
 }
 
 /// `GET` and `POST /attach/{namespace}/{pod}/{container}`.
-pub(super) async fn attach(
-    State(kubelet): State<Kubelet>,
-    Path((namespace, name, container)): Path<(String, String, String)>,
-    request: Request,
-) -> Result<Response, Refusal> {
+pub(super) async fn attach(State(kubelet): State<Kubelet>, request: Request) -> Result<Response, Refusal> {
+    let [namespace, name, container] = names(&request)?;
     let asked = Asked::parse(request.uri().query().unwrap_or_default());
     let run: RunDir = kubelet.running(&namespace, &name, &container).await?;
     let tty = kubelet.has_terminal(&namespace, &name, &container).await?;
@@ -273,6 +279,10 @@ mod tests {
             }
         );
         assert!(Asked::parse("command=x").wanted(false).is_err());
-        assert!(Asked::parse("command=x&stdout=false&stderr=0").wanted(true).is_err());
+        assert!(
+            Asked::parse("command=x&stdout=false&stderr=0")
+                .wanted(true)
+                .is_err()
+        );
     }
 }

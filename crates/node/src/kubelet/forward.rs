@@ -3,7 +3,7 @@
 use std::{collections::HashMap, future::Future, io, net::Ipv4Addr, sync::Arc};
 
 use axum::{
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::StatusCode,
     response::Response,
 };
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     Kubelet, Refusal,
-    exec::form,
+    exec::{form, names},
     listeners,
     spdy::{CHUNK, Connection, Stream, headers},
     upgrade::{Upgrade, negotiated},
@@ -68,11 +68,8 @@ impl Target {
 }
 
 /// `GET` and `POST /portForward/{namespace}/{pod}`.
-pub(super) async fn forward(
-    State(kubelet): State<Kubelet>,
-    Path((namespace, name)): Path<(String, String)>,
-    request: Request,
-) -> Result<Response, Refusal> {
+pub(super) async fn forward(State(kubelet): State<Kubelet>, request: Request) -> Result<Response, Refusal> {
+    let [namespace, name] = names(&request)?;
     let query = form(request.uri().query().unwrap_or_default());
     let target = Arc::new(kubelet.target(&namespace, &name).await?);
     match Upgrade::of(request).await? {

@@ -17,7 +17,16 @@ pub(super) fn find(keepers: &[i32], port: u16) -> Option<IpAddr> {
     .flat_map(|(path, loopback)| {
         let text = fs::read_to_string(path).unwrap_or_default();
         sockets(&text, port)
-            .map(move |(inode, is_any_four)| (inode, if is_any_four { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { loopback }))
+            .map(move |(inode, is_any_four)| {
+                (
+                    inode,
+                    if is_any_four {
+                        IpAddr::V4(Ipv4Addr::LOCALHOST)
+                    } else {
+                        loopback
+                    },
+                )
+            })
             .collect::<Vec<_>>()
     })
     .collect();
@@ -58,7 +67,10 @@ fn inode(link: &Path) -> Option<u64> {
 fn descendants(of: &[i32]) -> HashSet<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok());
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         if let (Some(pid), Some(parent)) = (pid, parent(&stat)) {
             children.entry(parent).or_default().push(pid);

@@ -80,7 +80,9 @@ impl Outcome {
         match self {
             Self::Code(0) => String::new(),
             Self::Code(code) => {
-                format!("command terminated with non-zero exit code: command terminated with exit code {code}")
+                format!(
+                    "command terminated with non-zero exit code: command terminated with exit code {code}"
+                )
             }
             Self::Failed(message) => message.clone(),
         }
@@ -151,10 +153,12 @@ pub(super) async fn relay(session: Result<Session, Error>, remote: Remote) {
         let _ = events.send(Event::Ended(outcome)).await;
     };
     tokio::select! {
-        () = working => {}
-        () = typing => {}
-        () = resizing => {}
+        biased;
         () = gone.cancelled() => {}
+        // A size that came before a word is there before it.
+        () = resizing => {}
+        () = typing => {}
+        () = working => {}
     }
 }
 

@@ -118,7 +118,9 @@ pub(super) fn negotiated(
     if asked.is_empty() {
         return Ok((upgrade, absent));
     }
-    let found = offered.iter().find(|name| asked.iter().any(|asked| asked == *name));
+    let found = offered
+        .iter()
+        .find(|name| asked.iter().any(|asked| asked == *name));
     let Some(found) = found else {
         let message = format!("unable to upgrade: the client speaks {asked:?}, the server {offered:?}");
         return Err((StatusCode::BAD_REQUEST, message));

@@ -1,7 +1,8 @@
 //! A machine for tests: store in memory, embedded API, and this crate's node.
 
 use std::{
-    future::Future,
+    future::{Future, IntoFuture},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -19,7 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tower::{ServiceExt, service_fn};
 
@@ -36,6 +37,7 @@ pub(crate) struct Machine {
     catalogue: coracle_apiserver::Catalogue,
     node: Option<(CancellationToken, JoinHandle<Result<(), Error>>)>,
     isolation: Isolation,
+    log_bytes: Option<u64>,
 }
 
 impl Machine {
@@ -44,6 +46,15 @@ impl Machine {
     }
 
     pub(crate) async fn start_with(isolation: Isolation) -> Self {
+        Self::start_as(isolation, None).await
+    }
+
+    /// The files of its containers' logs are this long.
+    pub(crate) async fn start_with_log(bytes: u64) -> Self {
+        Self::start_as(Isolation::Auto, Some(bytes)).await
+    }
+
+    async fn start_as(isolation: Isolation, log_bytes: Option<u64>) -> Self {
         let store = Store::open(Location::Memory).await.unwrap();
         let catalogue = coracle_apiserver::bootstrap(store.resources()).await.unwrap();
         let router: Arc<OnceLock<Router>> = Arc::default();
@@ -61,6 +72,7 @@ impl Machine {
             catalogue,
             node: None,
             isolation,
+            log_bytes,
         };
         machine.start_node();
         machine
@@ -81,6 +93,10 @@ impl Machine {
         .with_isolation(self.isolation)
         .with_max_pods(20)
         .with_host_paths(vec![self.folder.path().join("allowed")]);
+        let node = match self.log_bytes {
+            Some(bytes) => node.with_log_bytes(bytes),
+            None => node,
+        };
         let options = coracle_apiserver::Options {
             resources: self.store.resources().clone(),
             catalogue: self.catalogue.clone(),
@@ -92,6 +108,15 @@ impl Machine {
         let _ = self.router.set(coracle_apiserver::router(options));
         let stop = CancellationToken::new();
         self.node = Some((stop.clone(), tokio::spawn(node.run(stop))));
+    }
+
+    /// Serves the API at an address of this machine.
+    pub(crate) async fn serve(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = self.router.get().unwrap().clone();
+        tokio::spawn(axum::serve(listener, router).into_future());
+        address
     }
 
     pub(crate) async fn stop_node(&mut self) {

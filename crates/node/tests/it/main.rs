@@ -21,4 +21,5 @@ mod python;
 mod scheduling;
 mod settings;
 mod status;
+mod streams;
 mod volumes;

@@ -61,7 +61,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("bollard", &["node"]),
     ("cel", &["api"]),
     ("clap", &["cli"]),
-    ("flate2", &["gateway"]),
+    ("flate2", &["gateway", "node"]),
     ("json-patch", &["apiserver"]),
     (
         "kube",

@@ -180,7 +180,7 @@ impl Unpacker {
 }
 
 fn parse(mut rest: &[u8]) -> Result<Vec<(String, String)>, Error> {
-    let mut number = |rest: &mut &[u8]| {
+    let number = |rest: &mut &[u8]| {
         let (number, after) = rest.split_first_chunk::<4>().ok_or(Error::Shape)?;
         *rest = after;
         usize::try_from(u32::from_be_bytes(*number)).map_err(|_| Error::Shape)
@@ -280,20 +280,20 @@ mod tests {
     fn a_block_that_refers_to_the_dictionary_is_unpacked() {
         // As zlib packs `content-type: text/plain` with the dictionary set.
         let block = [
-            0x78, 0xf9, 0xe3, 0xc6, 0xa7, 0xc2, 0x02, 0xa6, 0x23, 0x46, 0x2c, 0x85, 0x09, 0x17, 0xc2, 0x15, 0x00,
-            0x00, 0x00, 0x00, 0xff, 0xff,
+            0x78, 0xf9, 0xe3, 0xc6, 0xa7, 0xc2, 0x02, 0xa6, 0x23, 0x46, 0x2c, 0x85, 0x09, 0x17, 0xc2, 0x15,
+            0x00, 0x00, 0x00, 0x00, 0xff, 0xff,
         ];
         let mut server = Unpacker::new();
-        assert_eq!(
-            server.read(&block),
-            Ok(owned(&[("content-type", "text/plain")]))
-        );
+        assert_eq!(server.read(&block), Ok(owned(&[("content-type", "text/plain")])));
     }
 
     #[test]
     fn what_is_no_block_is_refused() {
         assert_eq!(Unpacker::new().read(&[]), Err(Error::Packed));
-        assert_eq!(Unpacker::new().read(&[0x78, 0x01, 0xff, 0xff]), Err(Error::Packed));
+        assert_eq!(
+            Unpacker::new().read(&[0x78, 0x01, 0xff, 0xff]),
+            Err(Error::Packed)
+        );
         let mut block = vec![0x78, 0x01, 0, 4, 0, 0xfb, 0xff];
         block.extend_from_slice(&[0xff; 4]);
         assert_eq!(Unpacker::new().read(&block), Err(Error::Shape));

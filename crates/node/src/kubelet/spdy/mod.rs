@@ -137,7 +137,10 @@ impl Connection {
         let reading = tokio::spawn(async move {
             let _end = end.drop_guard();
             if let Err(error) = reader.run().await {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a SPDY connection ended");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a SPDY connection ended"
+                );
             }
         });
         let end = gone.clone();
@@ -197,7 +200,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 Err(error) => return Err(error.into()),
             }
             let [a, b, c, d, flags, rest @ ..] = head;
-            let length = usize::try_from(u32::from_be_bytes([0, rest[0], rest[1], rest[2]])).unwrap_or_default();
+            let length =
+                usize::try_from(u32::from_be_bytes([0, rest[0], rest[1], rest[2]])).unwrap_or_default();
             if a & 0x80 == 0 {
                 self.take_data(u32::from_be_bytes([a, b, c, d]), length, flags & FIN != 0)
                     .await?;
@@ -242,7 +246,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    async fn reply(&self, frame: Vec<u8>) -> Result<(), Error> {
+    async fn reply(&mut self, frame: Vec<u8>) -> Result<(), Error> {
         let sent = self.frames.send(Frame::Whole(frame)).await;
         sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe).into())
     }
@@ -324,7 +328,10 @@ fn reply(id: u32, is_first: bool) -> Vec<u8> {
 
 fn refused(id: u32) -> Vec<u8> {
     const REFUSED_STREAM: u32 = 3;
-    control(RST_STREAM, &[id.to_be_bytes(), REFUSED_STREAM.to_be_bytes()].concat())
+    control(
+        RST_STREAM,
+        &[id.to_be_bytes(), REFUSED_STREAM.to_be_bytes()].concat(),
+    )
 }
 
 fn ping(id: u32) -> Vec<u8> {
