@@ -1,16 +1,16 @@
 //! Objects in Kubernetes' protobuf encoding, read into JSON. `kubectl create` and Go's typed
 //! clients send some kinds in no other way. Only reading is here: they all take JSON back.
 //!
-//! Decoding is driven by [`schema`]; a message that it does not have is refused, a field is
-//! passed over.
+//! Decoding is driven by [`messages`]; a message that it does not have is refused, a field is
+//! passed over, as servers do with fields that are newer than they are.
 
-mod schema;
+mod messages;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use self::schema::{Form, Message};
+use self::messages::{Field, Form, Type};
 
 /// The body is not what the encoding says.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Value, Error> {
             _ => {}
         }
     }
-    let message = schema::message(&kind).ok_or_else(|| Error::UnknownKind(kind.clone()))?;
+    let message = messages::fields(&messages::of_kind(&api_version, &kind));
+    let message = message.ok_or_else(|| Error::UnknownKind(kind.clone()))?;
     let mut object = Map::new();
     object.insert("apiVersion".to_owned(), api_version.into());
     object.insert("kind".to_owned(), kind.into());
@@ -57,7 +58,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Value, Error> {
     Ok(Value::Object(object))
 }
 
-fn read(message: &Message, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
+fn read(message: &[Field], bytes: &[u8]) -> Result<Map<String, Value>, Error> {
     let mut object = Map::new();
     let mut fields = Reader(bytes);
     while let Some((number, wire)) = fields.field()? {
@@ -76,19 +77,28 @@ fn read(message: &Message, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
                     items.push(value(of, &wire)?);
                 }
             }
-            Form::One(of) => {
-                let value = value(of, &wire)?;
-                // Go writes what is empty too.
-                if !(value.is_null() || value == "") {
+            Form::One { of, is_pointer } => match value(of, &wire)? {
+                Value::Null => {}
+                Value::Object(fields) if name.is_empty() => object.extend(fields),
+                value if is_pointer || !is_empty(&value) => {
                     object.insert(name, value);
                 }
-            }
+                _ => {}
+            },
         }
     }
     Ok(object)
 }
 
-fn entry(of: schema::Type, wire: &Wire<'_>) -> Result<(String, Value), Error> {
+/// What JSON leaves out and this encoding does not.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.is_empty(),
+        value => *value == "" || *value == 0 || *value == false,
+    }
+}
+
+fn entry(of: Type, wire: &Wire<'_>) -> Result<(String, Value), Error> {
     let (mut key, mut content) = (String::new(), None);
     let mut fields = Reader(wire.bytes()?);
     while let Some((number, wire)) = fields.field()? {
@@ -101,15 +111,51 @@ fn entry(of: schema::Type, wire: &Wire<'_>) -> Result<(String, Value), Error> {
     Ok((key, content.unwrap_or_else(|| "".into())))
 }
 
-fn value(of: schema::Type, wire: &Wire<'_>) -> Result<Value, Error> {
+fn value(of: Type, wire: &Wire<'_>) -> Result<Value, Error> {
     Ok(match of {
-        schema::Type::Text => wire.text()?.into(),
-        schema::Type::Bytes => BASE64_STANDARD.encode(wire.bytes()?).into(),
-        schema::Type::Number => wire.number()?.cast_signed().into(),
-        schema::Type::Flag => (wire.number()? != 0).into(),
-        schema::Type::Time => time(wire.bytes()?)?,
-        schema::Type::Message(message) => Value::Object(read(message, wire.bytes()?)?),
+        Type::Text => wire.text()?.into(),
+        Type::Bytes => BASE64_STANDARD.encode(wire.bytes()?).into(),
+        Type::Number => wire.number()?.cast_signed().into(),
+        Type::Flag => (wire.number()? != 0).into(),
+        Type::Time => time(wire.bytes()?)?,
+        Type::Quantity => first(wire)?.map_or(Ok(Value::Null), |text| text.text().map(Value::from))?,
+        Type::IntOrText => int_or_text(wire.bytes()?)?,
+        Type::Raw => match first(wire)? {
+            Some(raw) => serde_json::from_slice(raw.bytes()?).map_err(|_| Error::Damaged)?,
+            None => Value::Null,
+        },
+        Type::Texts => {
+            let (mut texts, mut fields) = (Vec::new(), Reader(wire.bytes()?));
+            while let Some((_, wire)) = fields.field()? {
+                texts.push(Value::from(wire.text()?));
+            }
+            Value::Array(texts)
+        }
+        Type::Message(name) => {
+            let message = messages::fields(name).ok_or_else(|| Error::UnknownKind(name.to_owned()))?;
+            Value::Object(read(message, wire.bytes()?)?)
+        }
     })
+}
+
+/// The first field of a message.
+fn first<'a>(wire: &Wire<'a>) -> Result<Option<Wire<'a>>, Error> {
+    let first = Reader(wire.bytes()?).field()?;
+    Ok(first.filter(|(number, _)| *number == 1).map(|(_, wire)| wire))
+}
+
+fn int_or_text(bytes: &[u8]) -> Result<Value, Error> {
+    let (mut is_text, mut number, mut text) = (false, 0, String::new());
+    let mut fields = Reader(bytes);
+    while let Some((field, wire)) = fields.field()? {
+        match field {
+            1 => is_text = wire.number()? != 0,
+            2 => number = wire.number()?.cast_signed(),
+            3 => text = wire.text()?,
+            _ => {}
+        }
+    }
+    Ok(if is_text { text.into() } else { number.into() })
 }
 
 fn time(bytes: &[u8]) -> Result<Value, Error> {
@@ -245,10 +291,40 @@ mod tests {
             json!({
                 "apiVersion": "v1",
                 "kind": "Secret",
-                "metadata": {"name": "s", "generation": 0, "labels": {"a": "b"}, "finalizers": ["x.io/y"]},
+                "metadata": {"name": "s", "labels": {"a": "b"}, "finalizers": ["x.io/y"]},
                 "data": {"k": "dmFsdWU="},
                 "type": "Opaque",
                 "immutable": true,
+            })
+        );
+    }
+
+    #[test]
+    fn every_form_of_a_field_is_read() {
+        let resources = part(2, &[part(1, b"cpu"), part(2, &part(1, b"500m"))].concat());
+        let http = [part(1, b"/"), part(2, &[vec![8, 1], part(3, b"web")].concat())].concat();
+        let probe = [part(1, &part(2, &http)), vec![2 << 3, 5]].concat();
+        let container = [
+            part(1, b"c"),
+            part(3, b"sh"),
+            part(3, b"-c"),
+            part(8, &resources),
+            part(10, &probe),
+        ];
+        let volume = [part(1, b"v"), part(2, &part(2, b""))].concat();
+        let spec = [part(1, &volume), part(2, &container.concat()), vec![4 << 3, 0]];
+        let raw = part(2, &spec.concat());
+        assert_eq!(
+            decode(&envelope("Pod", &raw)).unwrap()["spec"],
+            json!({
+                "volumes": [{"name": "v", "emptyDir": {}}],
+                "containers": [{
+                    "name": "c",
+                    "command": ["sh", "-c"],
+                    "resources": {"requests": {"cpu": "500m"}},
+                    "livenessProbe": {"httpGet": {"path": "/", "port": "web"}, "initialDelaySeconds": 5},
+                }],
+                "terminationGracePeriodSeconds": 0,
             })
         );
     }
