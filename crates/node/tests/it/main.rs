@@ -17,6 +17,7 @@ mod logs;
 mod machine;
 mod network;
 mod overhead;
+mod probes;
 mod python;
 mod scheduling;
 mod settings;

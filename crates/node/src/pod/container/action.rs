@@ -1,6 +1,6 @@
 //! What probes and hooks do: run a command in the container, ask it over HTTP, connect to it, or wait.
 
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, pin::pin, time::Duration};
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
@@ -12,6 +12,7 @@ use k8s_openapi::{
 };
 use tokio::net::TcpStream;
 
+use crate::network;
 use crate::runtime::process::{exec::chain, session, spec::RunDir};
 
 /// What kubelets say who they are.
@@ -23,7 +24,7 @@ pub(super) struct Inside {
     /// Its run.
     pub(super) run: RunDir,
     /// The Pod's address.
-    pub(super) address: String,
+    pub(super) address: Ipv4Addr,
     /// Its ports by name.
     pub(super) ports: BTreeMap<String, u16>,
 }
@@ -73,8 +74,8 @@ impl Action {
                 Ok(())
             }
             Self::Connect(wanted) => {
-                let address = inside.place(wanted.host.as_deref(), &wanted.port)?;
-                connect(&address).await.map(drop)
+                let place = inside.place(wanted.host.as_deref(), &wanted.port)?;
+                connect(place).await.map(drop)
             }
             Self::Http(wanted) => ask(wanted, inside).await,
             Self::Exec(command) => run(command, inside).await,
@@ -83,33 +84,54 @@ impl Action {
 }
 
 impl Inside {
-    /// `host:port`.
-    fn place(&self, host: Option<&str>, port: &IntOrString) -> Result<String, String> {
+    fn place<'a>(&self, host: Option<&'a str>, port: &IntOrString) -> Result<Place<'a>, String> {
         let port = match port {
             IntOrString::Int(number) => u16::try_from(*number).ok(),
             IntOrString::String(name) => self.ports.get(name).copied().or_else(|| name.parse().ok()),
         };
-        let port = port.ok_or("the container has no port of that name")?;
-        let host = host.filter(|host| !host.is_empty()).unwrap_or(&self.address);
-        Ok(format!("{host}:{port}"))
+        Ok(Place {
+            host: host.filter(|host| !host.is_empty()),
+            address: self.address,
+            port: port.ok_or("the container has no port of that name")?,
+        })
     }
 }
 
-async fn connect(address: &str) -> Result<TcpStream, String> {
-    let connected = TcpStream::connect(address).await;
-    connected.map_err(|error| format!("dial tcp {address}: connect: {error}"))
+/// Where an action goes.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    /// If it is not the Pod.
+    host: Option<&'a str>,
+    address: Ipv4Addr,
+    port: u16,
+}
+
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host {
+            Some(host) => write!(f, "{host}:{}", self.port),
+            None => write!(f, "{}:{}", self.address, self.port),
+        }
+    }
+}
+
+async fn connect(place: Place<'_>) -> Result<TcpStream, String> {
+    let connected = match place.host {
+        Some(host) => TcpStream::connect((host, place.port)).await,
+        None => network::connect(place.address, place.port).await,
+    };
+    connected.map_err(|error| format!("dial tcp {place}: connect: {error}"))
 }
 
 async fn ask(wanted: &HTTPGetAction, inside: &Inside) -> Result<(), String> {
     if wanted.scheme.as_deref() == Some("HTTPS") {
         return Err("this machine asks over plain HTTP only".to_owned());
     }
-    let address = inside.place(wanted.host.as_deref(), &wanted.port)?;
+    let place = inside.place(wanted.host.as_deref(), &wanted.port)?;
     let path = wanted.path.as_deref().unwrap_or_default();
     let path = format!("/{}", path.trim_start_matches('/'));
-    let describe = |error: &(dyn std::error::Error + 'static)| {
-        format!("Get \"http://{address}{path}\": {}", chain(error))
-    };
+    let describe =
+        |error: &(dyn std::error::Error + 'static)| format!("Get \"http://{place}{path}\": {}", chain(error));
     let mut request = Request::get(path.as_str())
         .header(header::USER_AGENT, USER_AGENT)
         .header(header::ACCEPT, "*/*")
@@ -119,13 +141,13 @@ async fn ask(wanted: &HTTPGetAction, inside: &Inside) -> Result<(), String> {
         .clone()
         .any(|given| given.name.eq_ignore_ascii_case("host"))
     {
-        request = request.header(header::HOST, &address);
+        request = request.header(header::HOST, place.to_string());
     }
     for given in headers {
         request = request.header(&given.name, &given.value);
     }
     let request = request.body(Body::empty()).map_err(|error| describe(&error))?;
-    let stream = TokioIo::new(connect(&address).await?);
+    let stream = TokioIo::new(connect(place).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
         .await
         .map_err(|error| describe(&error))?;
@@ -178,7 +200,7 @@ mod tests {
     fn inside(ports: &[(&str, u16)]) -> Inside {
         Inside {
             run: RunDir("/none".into()),
-            address: "127.0.0.1".to_owned(),
+            address: Ipv4Addr::LOCALHOST,
             ports: ports
                 .iter()
                 .map(|(name, port)| ((*name).to_owned(), *port))

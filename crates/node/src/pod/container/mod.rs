@@ -28,7 +28,7 @@ use self::{
     probes::{Finding, Probes},
 };
 use super::{
-    context::{ADDRESS, Context},
+    context::Context,
     status::{Container, RestartPolicy, State},
     termination::{LONGEST_MESSAGE, Termination},
     worker::Setups,
@@ -247,7 +247,7 @@ impl Job {
         });
         Arc::new(Inside {
             run: dir.clone(),
-            address: ADDRESS.to_owned(),
+            address: self.context.address(&self.pod),
             ports: named.collect(),
         })
     }
