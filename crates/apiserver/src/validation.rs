@@ -106,6 +106,35 @@ impl Problems {
         self.push("FieldValueTooMany", field, message);
     }
 
+    /// As [`Self::unsupported`], of a value that may be anything.
+    pub(crate) fn unsupported_value(&mut self, field: impl Into<String>, value: &Value, supported: &[Value]) {
+        let supported = supported.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
+        let message = format!("Unsupported value: {value}: supported values: {supported}");
+        self.push("FieldValueNotSupported", field, message);
+    }
+
+    /// The field's value is of another type than the field.
+    pub(crate) fn wrong_type(&mut self, field: impl Into<String>, value: &str, detail: &str) {
+        let value = Value::from(value);
+        self.push("FieldValueTypeInvalid", field, format!("Invalid value: {value}: {detail}"));
+    }
+
+    /// How many they are.
+    pub(crate) const fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes over those found elsewhere.
+    pub(crate) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    /// Whether the object is so far from what it is to be that nothing more can be said of it.
+    pub(crate) fn are_fundamental(&self) -> bool {
+        let reasons = ["FieldValueRequired", "FieldValueTypeInvalid", "FieldValueTooLong", "FieldValueTooMany"];
+        self.0.iter().any(|one| reasons.contains(&one.reason))
+    }
+
     /// As the `causes` of a `Status`.
     pub(crate) fn causes(&self) -> Value {
         self.0
