@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-pub(crate) use self::shape::{FieldValidation, unknown_fields};
+pub(crate) use self::shape::{FieldValidation, keep as keep_known, unknown_fields};
 use crate::{
+    crd,
     kinds::{Kind, KindRef, Subresource},
     object,
     status::Error,
@@ -28,7 +29,7 @@ pub(crate) fn create(
     id: Uuid,
     now: Timestamp,
 ) -> Result<Value, Error> {
-    object::prune_nulls(&mut object);
+    prune_nulls(kind, &mut object);
     check_kind(kind, &object)?;
     check_namespace(namespace, &object)?;
     if !object::text(&object, "/metadata/resourceVersion").is_empty() {
@@ -71,12 +72,15 @@ pub(crate) fn create(
         let status = initial(&object);
         object::as_map(&mut object).insert("status".to_owned(), status);
     } else {
+        if kind.schema.is_some() && kind.has(Subresource::Status) {
+            object::put(object::as_map(&mut object), "status", None);
+        }
         (kind.rules.default)(&mut object);
     }
     shape::conform(kind, &mut object, fields)?;
     let mut problems = Problems::default();
     metadata::check(kind, &object, &mut problems);
-    (kind.rules.check)(&object, &mut problems);
+    check(kind, None, &object, &mut problems);
     finish(kind, object, problems)
 }
 
@@ -88,7 +92,7 @@ pub(crate) fn update(
     mut new: Value,
     fields: &mut FieldValidation,
 ) -> Result<Value, Error> {
-    object::prune_nulls(&mut new);
+    prune_nulls(kind, &mut new);
     check_kind(kind, &new)?;
     check_namespace(object::namespace(old), &new)?;
     check_same_object(kind, old, &new)?;
@@ -134,7 +138,7 @@ pub(crate) fn update(
         shape::conform(kind, &mut object, fields)?;
         metadata::check(kind, &object, &mut problems);
         metadata::check_finalizers(old, &object, &mut problems);
-        (kind.rules.check)(&object, &mut problems);
+        check(kind, Some(old), &object, &mut problems);
         (kind.rules.check_change)(old, &object, &mut problems);
         if kind.has_generation && says(old) != says(&object) {
             let generation = object::number(old, "/metadata/generation") + 1;
@@ -142,8 +146,27 @@ pub(crate) fn update(
         }
     } else {
         shape::conform(kind, &mut object, fields)?;
+        if kind.schema.is_some() {
+            check(kind, Some(old), &object, &mut problems);
+        }
     }
     finish(kind, object, problems)
+}
+
+/// Of a kind with a schema of its own, the schema says what null is.
+fn prune_nulls(kind: &Kind, object: &mut Value) {
+    if kind.schema.is_none() {
+        object::prune_nulls(object);
+    } else if let Some(metadata) = object.get_mut("metadata") {
+        object::prune_nulls(metadata);
+    }
+}
+
+fn check(kind: &Kind, old: Option<&Value>, object: &Value, problems: &mut Problems) {
+    (kind.rules.check)(object, problems);
+    if let Some(schema) = &kind.schema {
+        crd::check_object(schema, object, old, problems);
+    }
 }
 
 /// What an object says beside metadata and status.

@@ -11,7 +11,7 @@ pub(crate) mod workload;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::object;
+use crate::{crd, object};
 
 /// One column.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(crate) struct Column {
 pub(crate) enum Columns {
     /// Those of a kind that comes with the server.
     Fixed(&'static [Column]),
+    /// Those that a definition adds to the name.
+    Custom(Vec<crd::columns::Column>),
 }
 
 impl Columns {
@@ -38,6 +40,7 @@ impl Columns {
     pub(crate) fn definitions(&self) -> Value {
         let definition = |name: &str, kind: &str, format: &str, priority: i64| json!({"name": name, "type": kind, "format": format, "description": "", "priority": priority});
         match self {
+            Self::Custom(columns) => crd::columns::definitions(columns),
             Self::Fixed(columns) => {
                 let definitions = columns.iter().map(|column| {
                     definition(column.name, column.kind, column.format, column.priority.into())
@@ -50,6 +53,7 @@ impl Columns {
     /// What they show of an object.
     pub(crate) fn cells(&self, object: &Value, now: Timestamp) -> Value {
         match self {
+            Self::Custom(columns) => crd::columns::cells(columns, object, now),
             Self::Fixed(columns) => columns.iter().map(|column| (column.cell)(object, now)).collect(),
         }
     }
@@ -89,6 +93,35 @@ const AGE: Column = column("Age", |object, now| {
 
 /// For kinds with nothing better to show.
 pub(crate) const PLAIN: &[Column] = &[NAME, AGE];
+
+pub(crate) const DEFINITIONS: &[Column] = &[
+    NAME,
+    column("Created At", |object, _| {
+        object::text(object, "/metadata/creationTimestamp").into()
+    }),
+];
+
+pub(crate) const REVISIONS: &[Column] = &[
+    NAME,
+    column("Controller", |revision, _| {
+        let owners = object::list(revision, "/metadata/ownerReferences").iter();
+        let mut controllers = owners.filter(|owner| owner.get("controller") == Some(&Value::Bool(true)));
+        let Some(controller) = controllers.next() else {
+            return "<none>".into();
+        };
+        let (kind, name) = (
+            object::text(controller, "/kind"),
+            object::text(controller, "/name"),
+        );
+        let group = object::text(controller, "/apiVersion").split_once('/');
+        let group = group.map(|(group, _)| format!(".{group}")).unwrap_or_default();
+        format!("{}{group}/{name}", kind.to_lowercase()).into()
+    }),
+    integer("Revision", |revision, _| {
+        object::number(revision, "/revision").into()
+    }),
+    AGE,
+];
 
 pub(crate) const NAMESPACES: &[Column] = &[
     NAME,

@@ -25,9 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::graph::{Graph, Owner};
 use crate::{
+    crd::{self, CLEANUP},
     deletion::{self, FOREGROUND, ORPHAN},
     handlers::write,
-    kinds::{Catalogue, KindRef, NAMESPACES},
+    kinds::{CUSTOM_RESOURCE_DEFINITIONS, Catalogue, Handling, KindRef, NAMESPACES},
     object,
     rules::namespace::FINALIZER,
     status::Error,
@@ -133,7 +134,13 @@ impl<'a> Collector<'a> {
     }
 
     async fn see(&mut self, kind: &KindRef, event: &Arc<Event>) -> Result<(), Error> {
+        // The kind may have changed since it is followed.
+        let current = self.catalogue.of_resource(&event.object.key.resource);
+        let kind = current.as_ref().unwrap_or(kind);
         let object = &event.object;
+        if *kind == *CUSTOM_RESOURCE_DEFINITIONS {
+            crd::refresh(self.resources, self.catalogue).await?;
+        }
         if event.kind != EventKind::Deleted {
             return if self.graph.put(kind, &object.body) || object::is_terminating(&object.body) {
                 self.examine(kind, &object.key).await
@@ -150,6 +157,12 @@ impl<'a> Collector<'a> {
             if self.graph.is_leaving(&owner) && self.graph.dependents(&owner).is_empty() {
                 self.examine_one(&owner).await?;
             }
+        }
+        if matches!(kind.handling, Handling::Leaving) {
+            // The last one to go is the one that its definition waits for.
+            let definition = format!("{}.{}", kind.plural, kind.group);
+            let definition = CUSTOM_RESOURCE_DEFINITIONS.key("", &definition);
+            self.examine(&CUSTOM_RESOURCE_DEFINITIONS, &definition).await?;
         }
         let namespace = &object.key.namespace;
         if let Some(uid) = self.graph.leaving_namespace(namespace)
@@ -263,6 +276,9 @@ impl<'a> Collector<'a> {
             }
             return Ok(());
         }
+        if has(CLEANUP) && *kind == *CUSTOM_RESOURCE_DEFINITIONS {
+            return self.empty_kind(key, current).await;
+        }
         if *kind == *NAMESPACES && (kind.rules.is_held)(current) {
             self.empty(key).await
         } else {
@@ -328,6 +344,33 @@ impl<'a> Collector<'a> {
             freed
         })
         .await
+    }
+
+    /// Deletes the objects of the definition, and lets it go once there are none.
+    async fn empty_kind(&self, key: &Key, definition: &Value) -> Result<(), Error> {
+        // From now on no object of the kind is made.
+        crd::refresh(self.resources, self.catalogue).await?;
+        let resource = GroupResource::new(
+            object::text(definition, "/spec/group"),
+            object::text(definition, "/spec/names/plural"),
+        );
+        if let Some(kind) = self.catalogue.of_resource(&resource) {
+            let mut is_empty = true;
+            let list = self
+                .resources
+                .list(&resource, None, At::Latest, None, None)
+                .await?;
+            for object in list.objects {
+                self.delete(&kind, &object.key, &object.body).await?;
+                is_empty &= self.resources.get(&object.key).await?.is_none();
+            }
+            if !is_empty {
+                return Ok(());
+            }
+        }
+        self.remove_finalizer(&CUSTOM_RESOURCE_DEFINITIONS, key, CLEANUP)
+            .await?;
+        Ok(crd::refresh(self.resources, self.catalogue).await?)
     }
 
     async fn delete(&self, kind: &KindRef, key: &Key, current: &Value) -> Result<(), Error> {

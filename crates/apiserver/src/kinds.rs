@@ -16,11 +16,12 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 pub use self::catalogue::Catalogue;
-pub(crate) use self::table::NAMESPACES;
+pub(crate) use self::table::{CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES};
 #[cfg(test)]
 pub(crate) use self::table::{LEASES, PODS};
 use crate::{
     columns::{self, Columns},
+    crd::Schema,
     object,
     rules::Rules,
     server::Call,
@@ -109,8 +110,30 @@ pub(crate) enum Handling {
     Stored,
     /// Its objects are kept, and not deleted many at a time.
     StoredSingly,
+    /// Its objects are on their way out, with the kind: no more of them are made.
+    Leaving,
     /// It is a question: the function answers the object that was sent, and nothing is kept.
     Answered(fn(Call, Value) -> BoxFuture<'static, Result<Response, Error>>),
+}
+
+/// Where an object says how many replicas it has, as JSON pointers.
+#[derive(Debug, Clone)]
+pub(crate) struct Scale {
+    /// How many there are to be.
+    pub(crate) replicas: Text,
+    /// How many there are.
+    pub(crate) current: Text,
+    /// Which Pods they are.
+    pub(crate) selector: Option<ScaleSelector>,
+}
+
+/// Where an object says which Pods are its replicas.
+#[derive(Debug, Clone)]
+pub(crate) enum ScaleSelector {
+    /// As a label selector.
+    Labels(Text),
+    /// As text.
+    Text(Text),
 }
 
 /// How the objects of a version differ from what is stored.
@@ -155,6 +178,10 @@ pub(crate) struct Kind {
     /// The `conditions` of an object's row in a table.
     pub(crate) row_conditions: fn(&Value) -> Option<Value>,
     pub(crate) rules: Rules,
+    /// Where replicas are counted, for a kind that has them.
+    pub(crate) scale: Option<Scale>,
+    /// What a definition says of the objects, for a kind that comes from one.
+    pub(crate) schema: Option<Arc<Schema>>,
     /// None when objects are stored as they are served.
     pub(crate) storage: Option<Storage>,
 }
@@ -186,6 +213,8 @@ impl Kind {
             returns_deleted: false,
             row_conditions: |_| None,
             rules: Rules::NONE,
+            scale: None,
+            schema: None,
             storage: None,
         }
     }
@@ -222,6 +251,7 @@ impl Kind {
                 "update",
                 "watch",
             ],
+            Handling::Leaving => &["delete", "deletecollection", "get", "list", "watch"],
             Handling::StoredSingly => &["create", "delete", "get", "list", "patch", "update", "watch"],
             Handling::Answered(_) => &["create"],
         }

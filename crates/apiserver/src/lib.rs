@@ -6,6 +6,7 @@
 //! - [`router`]: the API as an axum router; [`bootstrap`]: what must be there before it serves
 //! - [`collect_garbage`]: removes what has lost its owner, and empties namespaces that go
 //! - [`Catalogue`]: the kinds, from the table in `kinds`; `rules` and `columns`: what a row of it refers to
+//! - `crd`: kinds that come from CustomResourceDefinitions
 //! - `request`, `negotiate`, `body`, `protobuf`, `selector`: reading requests
 //! - `admission`, `deletion`, `patch`, `validation`: deciding what a write does. Pure
 //! - `handlers`: the verbs; `render`, `status`: answers; `discovery`, `openapi`: what there is
@@ -15,6 +16,7 @@
 mod admission;
 mod body;
 mod columns;
+mod crd;
 mod deletion;
 mod discovery;
 mod gc;
@@ -64,14 +66,18 @@ pub async fn bootstrap(resources: &Resources) -> Result<Catalogue, BootstrapErro
             Err(error) => return Err(BootstrapError::Store(error)),
         }
     }
-    Ok(Catalogue::default())
+    let catalogue = Catalogue::default();
+    crd::refresh(resources, &catalogue)
+        .await
+        .map_err(BootstrapError::Store)?;
+    Ok(catalogue)
 }
 
 /// The API could not be made ready.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// The store failed.
-    #[error("the namespaces that are always there could not be made")]
+    #[error("the namespaces that are always there could not be made, or the definitions of kinds not read")]
     Store(#[source] resources::Error),
     /// A rule of the API refuses what the API itself makes.
     #[error("the namespaces that are always there were refused: {0}")]

@@ -19,8 +19,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    body, discovery, handlers,
-    kinds::{Catalogue, Handling, KindRef, Subresource},
+    body, crd, discovery, handlers,
+    kinds::{CUSTOM_RESOURCE_DEFINITIONS, Catalogue, Handling, KindRef, Subresource},
     negotiate, openapi,
     render::{ListMetadata, View},
     request::{Parameters, Target},
@@ -178,7 +178,16 @@ async fn dispatch(State(server): State<Arc<Options>>, request: Request) -> Respo
         parts.headers.clone_from(&call.headers);
         handlers::stream::connect(&call, Request::from_parts(parts, body)).await
     } else {
-        serve(call, &parts.method, body).await
+        let defines = *parts.method.as_str() != *"GET" && **call.kind() == **CUSTOM_RESOURCE_DEFINITIONS;
+        let server = defines.then(|| Arc::clone(&call.server));
+        let answer = serve(call, &parts.method, body).await;
+        if let Some(server) = server {
+            // What was defined is served when the client hears that it was.
+            let refreshed = crd::refresh(&server.resources, &server.catalogue).await;
+            answer.and_then(|answer| refreshed.map(|()| answer).map_err(Error::from))
+        } else {
+            answer
+        }
     };
     answer.unwrap_or_else(IntoResponse::into_response)
 }
@@ -199,10 +208,16 @@ async fn serve(call: Call, method: &Method, body: Body) -> Result<Response, Erro
             _ => Err(Error::MethodNotAllowed),
         };
     }
+    if matches!(call.kind().handling, Handling::Leaving) && *method == Method::POST {
+        return Err(Error::MethodNotAllowed);
+    }
     match (method.as_str(), call.target.subresource) {
         ("GET", None) if call.parameters.flag("watch") => handlers::watch::watch(call).await,
         ("GET" | "HEAD", None) if is_collection => handlers::read::list(&call).await,
         ("GET" | "HEAD", None | Some(Subresource::Status)) => handlers::read::get(&call).await,
+        ("GET" | "HEAD", Some(Subresource::Scale)) => handlers::scale::get(&call).await,
+        ("PUT", Some(Subresource::Scale)) => handlers::scale::replace(&call, &bytes).await,
+        ("PATCH", Some(Subresource::Scale)) => handlers::scale::patch(&call, &bytes).await,
         ("GET", Some(Subresource::Log)) => handlers::log::log(&call).await,
         ("POST", None) if is_collection => handlers::write::create(&call, &bytes).await,
         ("POST", Some(Subresource::Binding)) => handlers::pod::bind(&call, &bytes).await,

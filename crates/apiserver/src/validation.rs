@@ -108,7 +108,11 @@ impl Problems {
 
     /// As [`Self::unsupported`], of a value that may be anything.
     pub(crate) fn unsupported_value(&mut self, field: impl Into<String>, value: &Value, supported: &[Value]) {
-        let supported = supported.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
+        let supported = supported
+            .iter()
+            .map(Value::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
         let message = format!("Unsupported value: {value}: supported values: {supported}");
         self.push("FieldValueNotSupported", field, message);
     }
@@ -116,7 +120,11 @@ impl Problems {
     /// The field's value is of another type than the field.
     pub(crate) fn wrong_type(&mut self, field: impl Into<String>, value: &str, detail: &str) {
         let value = Value::from(value);
-        self.push("FieldValueTypeInvalid", field, format!("Invalid value: {value}: {detail}"));
+        self.push(
+            "FieldValueTypeInvalid",
+            field,
+            format!("Invalid value: {value}: {detail}"),
+        );
     }
 
     /// How many they are.
@@ -131,7 +139,12 @@ impl Problems {
 
     /// Whether the object is so far from what it is to be that nothing more can be said of it.
     pub(crate) fn are_fundamental(&self) -> bool {
-        let reasons = ["FieldValueRequired", "FieldValueTypeInvalid", "FieldValueTooLong", "FieldValueTooMany"];
+        let reasons = [
+            "FieldValueRequired",
+            "FieldValueTypeInvalid",
+            "FieldValueTooLong",
+            "FieldValueTooMany",
+        ];
         self.0.iter().any(|one| reasons.contains(&one.reason))
     }
 

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::{
+    crd,
     kinds::KindRef,
     request::{self, Parameters},
     status::Error,
@@ -103,9 +104,18 @@ pub(super) fn conform(kind: &KindRef, object: &mut Value, fields: &mut FieldVali
         kind: KindRef::clone(kind),
         why,
     };
-    let known = (kind.rules.shape)(object).map_err(|error| refuse(error.to_string()))?;
     fields.unknown.clear();
-    keep(object, &known, "", &mut fields.unknown);
+    match &kind.schema {
+        Some(schema) => {
+            let unknown = crd::shape::prune(schema, object);
+            fields.unknown = unknown.map_err(|error| refuse(error.to_string()))?;
+            crd::shape::default(schema, object);
+        }
+        None => {
+            let known = (kind.rules.shape)(object).map_err(|error| refuse(error.to_string()))?;
+            keep(object, &known, "", &mut fields.unknown);
+        }
+    }
     match fields.refusal() {
         Some(why) => Err(refuse(why)),
         None => Ok(()),
@@ -120,7 +130,7 @@ pub(crate) fn unknown_fields(kind: &KindRef, object: &Value) -> Result<Vec<Strin
 }
 
 /// Drops what is not in `known`, and says where it was.
-fn keep(object: &mut Value, known: &Value, path: &str, dropped: &mut Vec<String>) {
+pub(crate) fn keep(object: &mut Value, known: &Value, path: &str, dropped: &mut Vec<String>) {
     match (object, known) {
         (Value::Object(fields), Value::Object(known)) => {
             fields.retain(|field, value| {

@@ -46,7 +46,11 @@ fn value(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, proble
 /// Where messages say that a problem is.
 fn at(path: &str) -> String {
     let path = path.trim_start_matches('.');
-    if path.is_empty() { NOWHERE.to_owned() } else { path.to_owned() }
+    if path.is_empty() {
+        NOWHERE.to_owned()
+    } else {
+        path.to_owned()
+    }
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -98,7 +102,11 @@ fn alternatives(schema: &Schema, one: &Value, path: &str, problems: &mut Problem
     if !schema.any_of.is_empty() {
         let tried = tries(&schema.any_of);
         if !tried.iter().any(Problems::is_empty) {
-            problems.invalid(NOWHERE, "", &format!("\"{path}\" must validate at least one schema (anyOf)"));
+            problems.invalid(
+                NOWHERE,
+                "",
+                &format!("\"{path}\" must validate at least one schema (anyOf)"),
+            );
             problems.extend(closest(tried).unwrap_or_default());
         }
     }
@@ -132,7 +140,11 @@ fn alternatives(schema: &Schema, one: &Value, path: &str, problems: &mut Problem
         let mut found = Problems::default();
         value(schema, one, None, path, &mut found);
         if found.is_empty() {
-            problems.invalid(NOWHERE, "", &format!("\"{path}\" must not validate the schema (not)"));
+            problems.invalid(
+                NOWHERE,
+                "",
+                &format!("\"{path}\" must not validate the schema (not)"),
+            );
         }
     }
 }
@@ -150,7 +162,11 @@ fn string(schema: &Schema, text: &str, path: &str, problems: &mut Problems) {
     if let Some((pattern, matcher)) = &limits.pattern
         && !matcher.as_ref().is_some_and(|matcher| matcher.is_match(text))
     {
-        problems.invalid(at(path), text, &format!("{path} in body should match '{pattern}'"));
+        problems.invalid(
+            at(path),
+            text,
+            &format!("{path} in body should match '{pattern}'"),
+        );
     }
     let is_string = schema.kind == Some(Type::String) || schema.int_or_string;
     if let Some(format) = limits.format.as_deref()
@@ -222,7 +238,11 @@ fn list(schema: &Schema, items: &[Value], old: Option<&Value>, path: &str, probl
             .any(|(item, later)| later.iter().any(|other| equal(item, other)))
     };
     if limits.unique_items && has_twice() {
-        problems.invalid(at(path), "", &format!("{path} in body shouldn't contain duplicates"));
+        problems.invalid(
+            at(path),
+            "",
+            &format!("{path} in body shouldn't contain duplicates"),
+        );
     }
 }
 
@@ -280,7 +300,9 @@ fn held_objects(schema: &Schema, value: &Value, path: &str, problems: &mut Probl
             }
         }
     }
-    below(schema, value, path, &mut |schema, value, path| held_objects(schema, value, path, problems));
+    below(schema, value, path, &mut |schema, value, path| {
+        held_objects(schema, value, path, problems)
+    });
 }
 
 /// The items of a set, and the keys of the items of a map, are there once.
@@ -288,7 +310,9 @@ fn keyed_lists(schema: &Schema, value: &Value, path: &str, problems: &mut Proble
     if let Value::Array(items) = value {
         let key = |item: &Value| match schema.list_type() {
             ListType::Map(keys) => {
-                let key = keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
+                let key = keys
+                    .iter()
+                    .filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
                 Value::Object(key.collect())
             }
             ListType::Atomic | ListType::Set => item.clone(),
@@ -303,7 +327,9 @@ fn keyed_lists(schema: &Schema, value: &Value, path: &str, problems: &mut Proble
             }
         }
     }
-    below(schema, value, path, &mut |schema, value, path| keyed_lists(schema, value, path, problems));
+    below(schema, value, path, &mut |schema, value, path| {
+        keyed_lists(schema, value, path, problems)
+    });
 }
 
 /// Runs the function on each value just below, with its schema.
@@ -344,7 +370,10 @@ mod tests {
     fn a_value_at_fault_is_named_in_the_words_of_kubernetes() {
         let of = |kind: &str, more: Value| {
             let mut schema = json!({"type": kind});
-            schema.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            schema
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
             json!({"type": "object", "properties": {"x": schema}})
         };
         for (schema, x, expected) in [
@@ -444,7 +473,10 @@ mod tests {
                 r#"spec.x[2]: Duplicate value: "a""#,
             ),
             (
-                of("array", json!({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]})),
+                of(
+                    "array",
+                    json!({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+                ),
                 json!([{"name": "a", "v": 1}, {"name": "a", "v": 2}]),
                 r#"spec.x[1]: Duplicate value: {"name":"a"}"#,
             ),
@@ -504,7 +536,10 @@ mod tests {
                 "[spec.b: Required value, <nil>: Invalid value: \"\": \"spec\" must validate all the schemas (allOf)]",
             ),
         ] {
-            assert_eq!(problems(schema(word), object).trim_matches(['[', ']']), expected.trim_matches(['[', ']']));
+            assert_eq!(
+                problems(schema(word), object).trim_matches(['[', ']']),
+                expected.trim_matches(['[', ']'])
+            );
         }
         let not = json!({"type": "object", "properties": fields, "not": one("a")});
         assert_eq!(

@@ -34,9 +34,7 @@ pub(super) fn of(version: &Value) -> Vec<Column> {
 
 /// What the columns are called, as a table says it.
 pub(crate) fn definitions(columns: &[Column]) -> Value {
-    let plain = |name: &str, kind: &str, format: &str| {
-        json!({"name": name, "type": kind, "format": format, "description": "", "priority": 0})
-    };
+    let plain = |name: &str, kind: &str, format: &str| json!({"name": name, "type": kind, "format": format, "description": "", "priority": 0});
     let mut definitions = vec![plain("Name", "string", "name")];
     if columns.is_empty() {
         definitions.push(plain("Age", "date", ""));
@@ -70,9 +68,9 @@ impl Column {
             return Value::Null;
         };
         match (self.kind.as_str(), value) {
-            ("integer", Value::Number(number)) => {
-                number.as_i64().map_or_else(|| number.as_f64().map(|number| number as i64).into(), Value::from)
-            }
+            ("integer", Value::Number(number)) => number
+                .as_i64()
+                .map_or_else(|| number.as_f64().map(|number| number as i64).into(), Value::from),
             ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => value.clone(),
             ("date", _) => date(Some(value), now),
             ("string", Value::String(_)) => value.clone(),
@@ -86,7 +84,9 @@ fn date(at: Option<&Value>, now: Timestamp) -> Value {
     let Some(at) = at.and_then(Value::as_str) else {
         return "<unknown>".into();
     };
-    at.parse().map_or_else(|_| "<invalid>".to_owned(), |then| columns::age(then, now)).into()
+    at.parse()
+        .map_or_else(|_| "<invalid>".to_owned(), |then| columns::age(then, now))
+        .into()
 }
 
 #[cfg(test)]
@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn cells_are_what_the_paths_lead_to() {
-        let column = |name: &str, kind: &str, path: &str| json!({"name": name, "type": kind, "jsonPath": path});
+        let column =
+            |name: &str, kind: &str, path: &str| json!({"name": name, "type": kind, "jsonPath": path});
         let version = json!({"additionalPrinterColumns": [
             column("State", "string", ".status.conditions[?(@.type==\"Complete\")].status"),
             column("Nodes", "integer", ".spec.nodes"),

@@ -56,11 +56,17 @@ impl Names {
         }
         let is_taken = |taken: &[&str], name: &String| !name.is_empty() && taken.contains(&name.as_str());
         let in_use = |name: &str| format!("\"{name}\" is already in use");
-        let of_resources = [("PluralConflict", &self.plural), ("SingularConflict", &self.singular)];
+        let of_resources = [
+            ("PluralConflict", &self.plural),
+            ("SingularConflict", &self.singular),
+        ];
         let of_resources = of_resources
             .into_iter()
             .chain(self.short_names.iter().map(|name| ("ShortNamesConflict", name)));
-        let of_kinds = [("KindConflict", &self.kind), ("ListKindConflict", &self.list_kind)];
+        let of_kinds = [
+            ("KindConflict", &self.kind),
+            ("ListKindConflict", &self.list_kind),
+        ];
         of_resources
             .map(|(reason, name)| (reason, name, &resources))
             .chain(of_kinds.map(|(reason, name)| (reason, name, &kinds)))
@@ -90,14 +96,16 @@ fn row(definition: &Value, names: &Names, version: &Value, stored: &str) -> Kind
         has_status.then_some(Subresource::Status),
         scale.is_some().then_some(Subresource::Scale),
     ];
-    let fields = object::list(version, "/selectableFields").iter().filter_map(|field| {
-        let path = object::text(field, "/jsonPath");
-        Some(Field {
-            name: path.trim_start_matches('.').to_owned().into(),
-            pointer: Path::parse(path).ok()?.pointer()?.into(),
-            absent: "",
-        })
-    });
+    let fields = object::list(version, "/selectableFields")
+        .iter()
+        .filter_map(|field| {
+            let path = object::text(field, "/jsonPath");
+            Some(Field {
+                name: path.trim_start_matches('.').to_owned().into(),
+                pointer: Path::parse(path).ok()?.pointer()?.into(),
+                absent: "",
+            })
+        });
     let schema = version.pointer("/schema/openAPIV3Schema");
     Kind {
         list_kind: names.list_kind.clone().into(),

@@ -21,7 +21,9 @@ pub(super) fn is_valid(format: &str, text: &str) -> bool {
         "cidr" => is_cidr(text),
         "mac" => is_mac(text),
         "uri" => url::Url::parse(text).is_ok(),
-        "hostname" => text.split('.').all(|label| validation::is_label(&label.to_ascii_lowercase())),
+        "hostname" => text
+            .split('.')
+            .all(|label| validation::is_label(&label.to_ascii_lowercase())),
         "email" => text
             .split_once('@')
             .is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains(['@', ' '])),

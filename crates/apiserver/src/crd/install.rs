@@ -30,6 +30,7 @@ pub(crate) struct Seen {
     revision: u64,
     group: String,
     plural: String,
+    is_served: bool,
 }
 
 /// Brings the catalogue to what the definitions say.
@@ -42,17 +43,28 @@ pub(crate) async fn refresh(resources: &Resources, catalogue: &Catalogue) -> res
     let kind = CUSTOM_RESOURCE_DEFINITIONS.resource();
     let list = resources.list(&kind, None, At::Latest, None, None).await?;
     let is_there = |name: &String| list.objects.iter().any(|object| object.key.name == *name);
-    let gone = seen.keys().filter(|name| !is_there(name)).cloned().collect::<Vec<_>>();
-    for name in gone {
-        if let Some(gone) = seen.remove(&name) {
+    let gone = seen
+        .keys()
+        .filter(|name| !is_there(name))
+        .cloned()
+        .collect::<Vec<_>>();
+    for name in &gone {
+        if let Some(gone) = seen.remove(name) {
             catalogue.replace(&gone.group, &gone.plural, Vec::new());
         }
+    }
+    if !gone.is_empty() {
+        // Their names may have been what others wait for.
+        seen.retain(|_, seen| seen.is_served);
     }
     let mut objects = list.objects;
     // Of two that want the same name, the older has it.
     objects.sort_by_cached_key(|one| object::text(&one.body, "/metadata/creationTimestamp").to_owned());
     for object in objects {
-        if seen.get(&object.key.name).is_some_and(|seen| seen.revision == object.revision) {
+        if seen
+            .get(&object.key.name)
+            .is_some_and(|seen| seen.revision == object.revision)
+        {
             continue;
         }
         let name = object.key.name.clone();
@@ -96,6 +108,7 @@ async fn settle(
             revision: object.revision,
             group: names.group,
             plural: names.plural,
+            is_served,
         }));
     }
 }
@@ -106,7 +119,14 @@ fn told(definition: &Value, conflict: Option<&(&'static str, String)>, now: &Val
     let mut told = definition.clone();
     if object::is_terminating(definition) {
         let message = "CustomResource deletion is in progress";
-        set(&mut told, "Terminating", true, "InstanceDeletionInProgress", message, now);
+        set(
+            &mut told,
+            "Terminating",
+            true,
+            "InstanceDeletionInProgress",
+            message,
+            now,
+        );
         return told;
     }
     if !object::finalizers(definition).any(|finalizer| finalizer == CLEANUP) {
@@ -118,25 +138,55 @@ fn told(definition: &Value, conflict: Option<&(&'static str, String)>, now: &Val
     }
     match conflict {
         None => {
-            set(&mut told, "NamesAccepted", true, "NoConflicts", "no conflicts found", now);
+            set(
+                &mut told,
+                "NamesAccepted",
+                true,
+                "NoConflicts",
+                "no conflicts found",
+                now,
+            );
             let message = "the initial names have been accepted";
-            set(&mut told, "Established", true, "InitialNamesAccepted", message, now);
+            set(
+                &mut told,
+                "Established",
+                true,
+                "InitialNamesAccepted",
+                message,
+                now,
+            );
             let names = definition.pointer("/spec/names").cloned().unwrap_or_default();
             object::section(&mut told, "status").insert("acceptedNames".to_owned(), names);
         }
         Some((reason, message)) => {
             set(&mut told, "NamesAccepted", false, reason, message, now);
             if condition(definition, "Established") != "True" {
-                set(&mut told, "Established", false, "NotAccepted", "not all names are accepted", now);
+                set(
+                    &mut told,
+                    "Established",
+                    false,
+                    "NotAccepted",
+                    "not all names are accepted",
+                    now,
+                );
             }
         }
     }
     let stored = object::list(definition, "/spec/versions").iter();
     let stored = stored.filter(|version| version.get("storage") == Some(&Value::Bool(true)));
-    let stored = stored.filter_map(|version| version.get("name")).cloned().collect::<Vec<_>>();
-    let known = object::section(&mut told, "status").entry("storedVersions").or_insert_with(|| json!([]));
+    let stored = stored
+        .filter_map(|version| version.get("name"))
+        .cloned()
+        .collect::<Vec<_>>();
+    let known = object::section(&mut told, "status")
+        .entry("storedVersions")
+        .or_insert_with(|| json!([]));
     if let Value::Array(known) = known {
-        known.extend(stored.into_iter().filter(|name| !object::list(definition, "/status/storedVersions").contains(name)));
+        known.extend(
+            stored
+                .into_iter()
+                .filter(|name| !object::list(definition, "/status/storedVersions").contains(name)),
+        );
     }
     told
 }
@@ -167,9 +217,14 @@ fn set(definition: &mut Value, name: &str, holds: bool, reason: &str, message: &
         "reason": reason,
         "message": message,
     });
-    let conditions = object::section(definition, "status").entry("conditions").or_insert_with(|| json!([]));
+    let conditions = object::section(definition, "status")
+        .entry("conditions")
+        .or_insert_with(|| json!([]));
     if let Value::Array(conditions) = conditions {
-        match conditions.iter_mut().find(|one| object::text(one, "/type") == name) {
+        match conditions
+            .iter_mut()
+            .find(|one| object::text(one, "/type") == name)
+        {
             Some(known) => *known = condition,
             None => conditions.push(condition),
         }

@@ -34,7 +34,10 @@ impl Path {
     /// The path, or what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let text = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
+        let text = text
+            .strip_prefix('{')
+            .and_then(|text| text.strip_suffix('}'))
+            .unwrap_or(text);
         let mut steps = Vec::new();
         let mut rest = text.strip_prefix('$').unwrap_or(text);
         while !rest.is_empty() {
@@ -74,7 +77,11 @@ impl Step {
             Self::Field(name) => value.get(name).into_iter().collect(),
             Self::Index(index) => {
                 let items = value.as_array().map_or(&[][..], Vec::as_slice);
-                let from_end = || items.len().checked_sub(usize::try_from(index.unsigned_abs()).ok()?);
+                let from_end = || {
+                    items
+                        .len()
+                        .checked_sub(usize::try_from(index.unsigned_abs()).ok()?)
+                };
                 let at = usize::try_from(*index).ok().or_else(from_end);
                 at.and_then(|at| items.get(at)).into_iter().collect()
             }
@@ -199,13 +206,18 @@ fn filter(condition: &str) -> Result<Step, String> {
         (">", Operator::More),
     ];
     let path = |text: &str| {
-        let text = text.trim().strip_prefix('@').ok_or("a filter must begin with @")?;
+        let text = text
+            .trim()
+            .strip_prefix('@')
+            .ok_or("a filter must begin with @")?;
         Path::parse(text)
     };
     for (sign, operator) in OPERATORS {
         if let Some((left, right)) = condition.split_once(sign) {
             let right = right.trim();
-            let wanted = quoted(right).map(Value::from).or_else(|| serde_json::from_str(right).ok());
+            let wanted = quoted(right)
+                .map(Value::from)
+                .or_else(|| serde_json::from_str(right).ok());
             let wanted = wanted.ok_or_else(|| format!("cannot compare with {right}"))?;
             let path = path(left)?;
             return Ok(Step::Where {
@@ -248,10 +260,17 @@ mod tests {
             (".status.conditions[?(@.n>1)].type", json!("Failed")),
             (".status.conditions[?(@.type!='Ready')].n", json!(2)),
         ] {
-            assert_eq!(Path::parse(path).unwrap().first(&object), Some(&expected), "{path}");
+            assert_eq!(
+                Path::parse(path).unwrap().first(&object),
+                Some(&expected),
+                "{path}"
+            );
         }
         assert_eq!(Path::parse(".spec.gone.deep").unwrap().first(&object), None);
-        assert_eq!(Path::parse(".spec.replicas").unwrap().pointer().as_deref(), Some("/spec/replicas"));
+        assert_eq!(
+            Path::parse(".spec.replicas").unwrap().pointer().as_deref(),
+            Some("/spec/replicas")
+        );
         assert_eq!(Path::parse(".spec.list[0]").unwrap().pointer(), None);
         for path in [".spec.list[0", ".spec.list[x]", "..name", ".a[?(x)]", ".a..b"] {
             assert!(Path::parse(path).is_err(), "{path}");

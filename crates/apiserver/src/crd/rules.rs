@@ -50,7 +50,13 @@ pub(crate) struct Rule {
 impl Rule {
     /// The rule as written in the schema, or what is wrong with it.
     pub(super) fn parse(document: &Value) -> Result<Self, String> {
-        let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default().trim();
+        let text = |field: &str| {
+            document
+                .get(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .trim()
+        };
         let rule = text("rule");
         if rule.is_empty() {
             return Err("rule is not specified".to_owned());
@@ -81,14 +87,23 @@ impl Rule {
 
     /// What messages call it.
     fn name(&self) -> &str {
-        if self.message.is_empty() { &self.text } else { &self.message }
+        if self.message.is_empty() {
+            &self.text
+        } else {
+            &self.message
+        }
     }
 
     fn report(&self, kind: &str, path: &str, scope: &Context<'_>, problems: &mut Problems) {
         let at = at(&format!("{path}{}", self.field));
-        let expressed = self.message_program.as_ref().and_then(|program| program.execute(scope).ok());
+        let expressed = self
+            .message_program
+            .as_ref()
+            .and_then(|program| program.execute(scope).ok());
         let message = match expressed {
-            Some(Cel::String(text)) if !text.trim().is_empty() && !text.contains('\n') => text.trim().to_owned(),
+            Some(Cel::String(text)) if !text.trim().is_empty() && !text.contains('\n') => {
+                text.trim().to_owned()
+            }
             _ if self.message.is_empty() => format!("failed rule: {}", self.text),
             _ => self.message.clone(),
         };
@@ -115,7 +130,11 @@ fn compile(text: &str) -> Result<Program, String> {
 
 fn at(path: &str) -> String {
     let path = path.trim_start_matches('.');
-    if path.is_empty() { NOWHERE.to_owned() } else { path.to_owned() }
+    if path.is_empty() {
+        NOWHERE.to_owned()
+    } else {
+        path.to_owned()
+    }
 }
 
 /// How much work an expression is.
@@ -153,8 +172,14 @@ impl Cost {
                 }
             }
             Expr::List(list) => list.elements.iter().for_each(|element| self.add(element, depth)),
-            Expr::Map(map) => map.entries.iter().for_each(|entry| self.add_entry(&entry.expr, depth)),
-            Expr::Struct(of) => of.entries.iter().for_each(|entry| self.add_entry(&entry.expr, depth)),
+            Expr::Map(map) => map
+                .entries
+                .iter()
+                .for_each(|entry| self.add_entry(&entry.expr, depth)),
+            Expr::Struct(of) => of
+                .entries
+                .iter()
+                .for_each(|entry| self.add_entry(&entry.expr, depth)),
             Expr::Select(select) => self.add(&select.operand, depth),
             Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
         }
@@ -174,7 +199,11 @@ impl Cost {
     fn on(self, value: &Value) -> u64 {
         // A list written in the expression may be longer than any in the value.
         let widest = widest(value, self.splits).max(self.parts).max(1);
-        let rounds = if self.depth == 0 { 1 } else { widest.saturating_pow(self.depth) };
+        let rounds = if self.depth == 0 {
+            1
+        } else {
+            widest.saturating_pow(self.depth)
+        };
         rounds.saturating_mul(self.parts)
     }
 }
@@ -182,7 +211,10 @@ impl Cost {
 /// How long the longest list or map in the value is, and the longest text where texts are split.
 fn widest(value: &Value, with_texts: bool) -> u64 {
     let of = |values: &mut dyn Iterator<Item = &Value>| {
-        values.map(|value| widest(value, with_texts)).max().unwrap_or_default()
+        values
+            .map(|value| widest(value, with_texts))
+            .max()
+            .unwrap_or_default()
     };
     match value {
         Value::Array(items) => (items.len() as u64).max(of(&mut items.iter())),
@@ -197,14 +229,51 @@ pub(super) fn check(schema: &Schema, object: &Value, old: Option<&Value>, proble
     if !schema.has_rules() {
         return;
     }
-    let base = Context::default().with_all();
     let mut run = Run {
-        base,
+        base: language(),
         budget: OBJECT_BUDGET,
         problems,
     };
     // Whether all rules were run makes no difference: that one was not is among the problems.
     let _ = run.walk(schema, object, old, "", true);
+}
+
+/// The language with the functions of Kubernetes.
+fn language() -> Context<'static> {
+    let mut language = Context::default().with_all();
+    // The library has no types as values: here they are their names.
+    for name in TYPES {
+        language.add_variable_from_value(name, Cel::String(Arc::new(name.to_owned())));
+    }
+    language.add_function("type", |value: Cel| type_name(&value).to_owned());
+    language
+}
+
+const TYPES: [&str; 9] = [
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bytes",
+    "bool",
+    "list",
+    "map",
+    "null_type",
+];
+
+const fn type_name(value: &Cel) -> &'static str {
+    match value {
+        Cel::Int(_) => "int",
+        Cel::UInt(_) => "uint",
+        Cel::Float(_) => "double",
+        Cel::String(_) => "string",
+        Cel::Bytes(_) => "bytes",
+        Cel::Bool(_) => "bool",
+        Cel::List(_) => "list",
+        Cel::Map(_) => "map",
+        Cel::Null => "null_type",
+        _ => "dyn",
+    }
 }
 
 /// The budget is used up: nothing more is run.
@@ -305,7 +374,10 @@ impl Run<'_> {
                 Ok(Cel::Bool(true)) => {}
                 Ok(Cel::Bool(false)) => rule.report(kind, path, &scope, self.problems),
                 Ok(_) => {
-                    let detail = format!("cel expression must evaluate to a bool evaluating rule: {}", rule.name());
+                    let detail = format!(
+                        "cel expression must evaluate to a bool evaluating rule: {}",
+                        rule.name()
+                    );
                     self.problems.invalid(at(path), kind, &detail);
                 }
                 Err(error) => {
@@ -392,11 +464,15 @@ fn names_of(metadata: &Value) -> Cel {
 
 fn formatted(format: &str, text: &str) -> Cel {
     let formatted = match format {
-        "date-time" => chrono::DateTime::parse_from_rfc3339(text).ok().map(Cel::Timestamp),
-        "duration" => {
-            format::duration(text).map(|nanoseconds| Cel::Duration(chrono::Duration::nanoseconds(nanoseconds)))
-        }
-        "byte" => BASE64_STANDARD.decode(text).ok().map(|bytes| Cel::Bytes(Arc::new(bytes))),
+        "date-time" => chrono::DateTime::parse_from_rfc3339(text)
+            .ok()
+            .map(Cel::Timestamp),
+        "duration" => format::duration(text)
+            .map(|nanoseconds| Cel::Duration(chrono::Duration::nanoseconds(nanoseconds))),
+        "byte" => BASE64_STANDARD
+            .decode(text)
+            .ok()
+            .map(|bytes| Cel::Bytes(Arc::new(bytes))),
         _ => None,
     };
     formatted.unwrap_or_else(|| Cel::String(Arc::new(text.to_owned())))
@@ -404,8 +480,27 @@ fn formatted(format: &str, text: &str) -> Cel {
 
 /// Names that mean something else in CEL.
 const RESERVED: [&str; 21] = [
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if",
-    "import", "let", "loop", "package", "namespace", "return", "var", "void", "while",
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
 ];
 
 /// The name of a field as rules write it.
@@ -457,17 +552,41 @@ mod tests {
             ("self.min <= self.max", json!({"min": 1, "max": 2})),
             ("!has(self.min) || self.min > 0", json!({})),
             ("self.share > 0.5", json!({"share": 1})),
-            ("self.at < timestamp('2027-01-01T00:00:00Z')", json!({"at": "2026-11-22T10:00:00Z"})),
+            (
+                "self.at < timestamp('2027-01-01T00:00:00Z')",
+                json!({"at": "2026-11-22T10:00:00Z"}),
+            ),
             ("self.wait <= duration('1h')", json!({"wait": "90s"})),
-            ("quantity(self.memory).isLessThan(quantity('1Gi'))", json!({"memory": "512Mi"})),
-            ("type(self.memory) == int ? self.memory > 0 : true", json!({"memory": 5})),
-            ("self.names.all(n, n.matches('^[a-z]+$')) && self.names.exists(n, n == 'b')", json!({"names": ["a", "b"]})),
-            ("self.names.isSorted() && size(self.names) == 2", json!({"names": ["a", "b"]})),
+            (
+                "quantity(self.memory).isLessThan(quantity('1Gi'))",
+                json!({"memory": "512Mi"}),
+            ),
+            (
+                "type(self.memory) == int ? self.memory > 0 : true",
+                json!({"memory": 5}),
+            ),
+            (
+                "self.names.all(n, n.matches('^[a-z]+$')) && self.names.exists(n, n == 'b')",
+                json!({"names": ["a", "b"]}),
+            ),
+            (
+                "self.names.isSorted() && size(self.names) == 2",
+                json!({"names": ["a", "b"]}),
+            ),
             ("self.max__dash__size == 3", json!({"max-size": 3})),
             ("self.labels['a.io/b'] == 'c'", json!({"labels": {"a.io/b": "c"}})),
-            ("'a-b-c'.split('-').size() == 3 && 'x1y'.find('[0-9]') == '1'", json!({})),
-            ("isURL('https://a.io:80/b') && url('https://a.io:80/b').getPort() == '80'", json!({})),
-            ("isIP('10.0.0.1') && cidr('10.0.0.0/8').containsIP('10.0.0.1')", json!({})),
+            (
+                "'a-b-c'.split('-').size() == 3 && 'x1y'.find('[0-9]') == '1'",
+                json!({}),
+            ),
+            (
+                "isURL('https://a.io:80/b') && url('https://a.io:80/b').getPort() == '80'",
+                json!({}),
+            ),
+            (
+                "isIP('10.0.0.1') && cidr('10.0.0.0/8').containsIP('10.0.0.1')",
+                json!({}),
+            ),
         ] {
             assert_eq!(found(spec(json!({"rule": rule})), value, None), "[]", "{rule}");
         }
@@ -506,11 +625,7 @@ mod tests {
     fn transition_rules_compare_with_what_was_there() {
         let grows = json!({"rule": "self.min >= oldSelf.min", "message": "min only grows"});
         let broken = r#"spec: Invalid value: "object": min only grows"#;
-        for (new, old, expected) in [
-            (1, None, "[]"),
-            (2, Some(1), "[]"),
-            (1, Some(2), broken),
-        ] {
+        for (new, old, expected) in [(1, None, "[]"), (2, Some(1), "[]"), (1, Some(2), broken)] {
             let old = old.map(|old| json!({"min": old}));
             assert_eq!(found(spec(grows.clone()), json!({"min": new}), old), expected);
         }
@@ -521,7 +636,10 @@ mod tests {
         });
         assert_eq!(found(spec(always.clone()), json!({"min": 1}), None), "[]");
         assert!(found(spec(always.clone()), json!({"min": 2}), None).contains("begins at 1"));
-        assert_eq!(found(spec(always), json!({"min": 3}), Some(json!({"min": 1}))), "[]");
+        assert_eq!(
+            found(spec(always), json!({"min": 3}), Some(json!({"min": 1}))),
+            "[]"
+        );
     }
 
     #[test]
@@ -551,7 +669,14 @@ mod tests {
         let rule = spec(json!({"rule": "self.min <= self.max"}));
         let value = json!({"min": 3, "max": 2});
         assert_eq!(found(rule.clone(), value.clone(), Some(value)), "[]");
-        assert_ne!(found(rule, json!({"min": 4, "max": 2}), Some(json!({"min": 3, "max": 2}))), "[]");
+        assert_ne!(
+            found(
+                rule,
+                json!({"min": 4, "max": 2}),
+                Some(json!({"min": 3, "max": 2}))
+            ),
+            "[]"
+        );
     }
 
     #[test]

@@ -117,10 +117,25 @@ impl Schema {
     fn node(document: &Value) -> Self {
         let flag = |field: &str| document.get(field) == Some(&Value::Bool(true));
         let text = |field: &str| document.get(field).and_then(Value::as_str);
-        let list = |field: &str| document.get(field).and_then(Value::as_array).into_iter().flatten();
+        let list = |field: &str| {
+            document
+                .get(field)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
         let nodes = |field: &str| list(field).map(Self::node).collect();
-        let boxed = |field: &str| document.get(field).filter(|node| node.is_object()).map(|node| Box::new(Self::node(node)));
-        let properties = document.get("properties").and_then(Value::as_object).into_iter().flatten();
+        let boxed = |field: &str| {
+            document
+                .get(field)
+                .filter(|node| node.is_object())
+                .map(|node| Box::new(Self::node(node)))
+        };
+        let properties = document
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten();
         let additional = document.get("additionalProperties");
         let node = Self {
             has_rules: false,
@@ -129,12 +144,17 @@ impl Schema {
             int_or_string: flag("x-kubernetes-int-or-string"),
             preserves_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             is_embedded: flag("x-kubernetes-embedded-resource"),
-            properties: properties.map(|(name, node)| (name.clone(), Self::node(node))).collect(),
+            properties: properties
+                .map(|(name, node)| (name.clone(), Self::node(node)))
+                .collect(),
             additional: boxed("additionalProperties"),
             additional_anything: additional == Some(&Value::Bool(true)),
             items: boxed("items"),
             list_type: text("x-kubernetes-list-type").unwrap_or_default().to_owned(),
-            list_keys: list("x-kubernetes-list-map-keys").filter_map(Value::as_str).map(str::to_owned).collect(),
+            list_keys: list("x-kubernetes-list-map-keys")
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
             is_atomic_map: text("x-kubernetes-map-type") == Some("atomic"),
             default: document.get("default").cloned(),
             limits: Limits::parse(document),
@@ -142,10 +162,16 @@ impl Schema {
             any_of: nodes("anyOf"),
             exactly_one_of: nodes("oneOf"),
             not: boxed("not"),
-            rules: list("x-kubernetes-validations").filter_map(|rule| Rule::parse(rule).ok()).collect(),
+            rules: list("x-kubernetes-validations")
+                .filter_map(|rule| Rule::parse(rule).ok())
+                .collect(),
             document: None,
         };
-        let below = node.properties.values().chain(node.additional.as_deref()).chain(node.items.as_deref());
+        let below = node
+            .properties
+            .values()
+            .chain(node.additional.as_deref())
+            .chain(node.items.as_deref());
         let has_rules = !node.rules.is_empty() || below.into_iter().any(Self::has_rules);
         Self { has_rules, ..node }
     }
@@ -212,7 +238,11 @@ impl Limits {
             Some((bound.clone(), document.get(exclusive) == Some(&Value::Bool(true))))
         };
         let pattern = document.get("pattern").and_then(Value::as_str);
-        let required = document.get("required").and_then(Value::as_array).into_iter().flatten();
+        let required = document
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
         Self {
             required: required.filter_map(Value::as_str).map(str::to_owned).collect(),
             one_of: document.get("enum").and_then(Value::as_array).cloned(),

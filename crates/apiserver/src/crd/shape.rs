@@ -45,8 +45,15 @@ fn resource(
         admission::keep_known(metadata, &known, &child(path, "metadata"), dropped);
     }
     let is_own = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata");
-    let own = fields.keys().filter(|name| is_own(name)).cloned().collect::<Vec<_>>();
-    let own = own.into_iter().filter_map(|name| fields.shift_remove_entry(&name)).collect::<Vec<_>>();
+    let own = fields
+        .keys()
+        .filter(|name| is_own(name))
+        .cloned()
+        .collect::<Vec<_>>();
+    let own = own
+        .into_iter()
+        .filter_map(|name| fields.shift_remove_entry(&name))
+        .collect::<Vec<_>>();
     let pruned = node(schema, object, path, dropped);
     let mut whole = own.into_iter().collect::<Map<_, _>>();
     if let Some(fields) = object.as_object_mut() {
@@ -111,8 +118,7 @@ pub(crate) fn default(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|name, value| {
-                !value.is_null()
-                    || schema.properties.get(name).is_none_or(|schema| schema.nullable)
+                !value.is_null() || schema.properties.get(name).is_none_or(|schema| schema.nullable)
             });
             for (name, schema) in &schema.properties {
                 if let Some(default) = &schema.default
@@ -123,7 +129,10 @@ pub(crate) fn default(schema: &Schema, value: &mut Value) {
             }
             for (name, value) in fields {
                 if let Some(schema) = schema.field(name) {
-                    if value.is_null() && !schema.nullable && let Some(filling) = &schema.default {
+                    if value.is_null()
+                        && !schema.nullable
+                        && let Some(filling) = &schema.default
+                    {
                         value.clone_from(filling);
                     }
                     default(schema, value);
@@ -133,7 +142,10 @@ pub(crate) fn default(schema: &Schema, value: &mut Value) {
         Value::Array(items) => {
             if let Some(schema) = schema.items() {
                 for item in items {
-                    if item.is_null() && !schema.nullable && let Some(filling) = &schema.default {
+                    if item.is_null()
+                        && !schema.nullable
+                        && let Some(filling) = &schema.default
+                    {
                         item.clone_from(filling);
                     }
                     default(schema, item);
@@ -224,7 +236,10 @@ mod tests {
     #[test]
     fn defaults_are_filled_in_below_what_is_there() {
         for (spec, expected) in [
-            (json!({}), json!({"replicas": 1, "note": "none", "policy": {"mode": "Fast"}})),
+            (
+                json!({}),
+                json!({"replicas": 1, "note": "none", "policy": {"mode": "Fast"}}),
+            ),
             (
                 json!({"replicas": null, "note": null, "policy": {"mode": "Slow"}}),
                 json!({"replicas": 1, "note": null, "policy": {"mode": "Slow"}}),

@@ -39,7 +39,11 @@ pub(crate) fn check(definition: &Value, problems: &mut Problems) {
     let (group, plural) = (text("/spec/group"), text("/spec/names/plural"));
     let name = object::name(definition);
     if name != format!("{plural}.{group}") {
-        problems.invalid("metadata.name", name, "must be spec.names.plural+\".\"+spec.group");
+        problems.invalid(
+            "metadata.name",
+            name,
+            "must be spec.names.plural+\".\"+spec.group",
+        );
     }
     if group.is_empty() {
         problems.required("spec.group", "");
@@ -140,7 +144,9 @@ fn names(definition: &Value, problems: &mut Problems) {
 fn versions(definition: &Value, problems: &mut Problems) {
     let versions = object::list(definition, "/spec/versions");
     let flags = |field: &str| {
-        let set = versions.iter().filter(|version| version.get(field) == Some(&Value::Bool(true)));
+        let set = versions
+            .iter()
+            .filter(|version| version.get(field) == Some(&Value::Bool(true)));
         set.count()
     };
     if flags("storage") != 1 {
@@ -154,15 +160,25 @@ fn versions(definition: &Value, problems: &mut Problems) {
         if !is_dns_label(&name) {
             problems.invalid(format!("{path}.name"), name.as_str(), DNS_LABEL);
         }
-        if versions[..index].iter().any(|earlier| object::text(earlier, "/name") == name) {
-            problems.invalid("spec.versions", names_of(versions), "must contain unique version names");
+        if versions[..index]
+            .iter()
+            .any(|earlier| object::text(earlier, "/name") == name)
+        {
+            problems.invalid(
+                "spec.versions",
+                names_of(versions),
+                "must contain unique version names",
+            );
         }
         self::version(version, &path, problems);
     }
 }
 
 fn names_of(versions: &[Value]) -> Value {
-    versions.iter().map(|version| version.get("name").cloned().unwrap_or_default()).collect()
+    versions
+        .iter()
+        .map(|version| version.get("name").cloned().unwrap_or_default())
+        .collect()
 }
 
 fn version(version: &Value, path: &str, problems: &mut Problems) {
@@ -171,13 +187,19 @@ fn version(version: &Value, path: &str, problems: &mut Problems) {
         Some(schema) => root(schema, &schema_path, problems),
         None => problems.required(schema_path, "schemas are required"),
     }
-    for (index, column) in object::list(version, "/additionalPrinterColumns").iter().enumerate() {
+    for (index, column) in object::list(version, "/additionalPrinterColumns")
+        .iter()
+        .enumerate()
+    {
         let path = format!("{path}.additionalPrinterColumns[{index}]");
         if object::text(column, "/name").is_empty() {
             problems.required(format!("{path}.name"), "");
         }
         match object::text(column, "/type") {
-            "" => problems.required(format!("{path}.type"), "must be one of boolean,date,integer,number,string"),
+            "" => problems.required(
+                format!("{path}.type"),
+                "must be one of boolean,date,integer,number,string",
+            ),
             "boolean" | "date" | "integer" | "number" | "string" => {}
             other => problems.invalid(
                 format!("{path}.type"),
@@ -188,7 +210,13 @@ fn version(version: &Value, path: &str, problems: &mut Problems) {
         json_path(column, "jsonPath", &path, false, problems);
     }
     for (index, field) in object::list(version, "/selectableFields").iter().enumerate() {
-        json_path(field, "jsonPath", &format!("{path}.selectableFields[{index}]"), true, problems);
+        json_path(
+            field,
+            "jsonPath",
+            &format!("{path}.selectableFields[{index}]"),
+            true,
+            problems,
+        );
     }
     if let Some(scale) = version.pointer("/subresources/scale") {
         let path = format!("{path}.subresources.scale");
@@ -232,8 +260,16 @@ fn root(schema: &Value, path: &str, problems: &mut Problems) {
     if let Some(metadata) = schema.pointer("/properties/metadata") {
         let path = format!("{path}.properties[metadata]");
         let known = |field: &str| matches!(field, "type" | "properties" | "description");
-        let has_others = metadata.as_object().into_iter().flatten().any(|(field, _)| !known(field));
-        let mut named = metadata.get("properties").and_then(Value::as_object).into_iter().flatten();
+        let has_others = metadata
+            .as_object()
+            .into_iter()
+            .flatten()
+            .any(|(field, _)| !known(field));
+        let mut named = metadata
+            .get("properties")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten();
         if has_others || named.any(|(field, _)| !matches!(field.as_str(), "name" | "generateName")) {
             let detail = "must not specify anything other than name and generateName, but metadata is implicitly \
                  specified";
@@ -276,7 +312,10 @@ fn node(schema: &Value, path: &str, place: Place, problems: &mut Problems) {
         ];
         // An int-or-string says its two types so, and no other schema may.
         let is_allowed = |field: &str| field == "type" && path.contains("anyOf[");
-        for field in only_outside.into_iter().filter(|field| fields.contains_key(*field)) {
+        for field in only_outside
+            .into_iter()
+            .filter(|field| fields.contains_key(*field))
+        {
             if !is_allowed(field) {
                 problems.forbidden(format!("{path}.{field}"), "must be empty to be structural");
             }
@@ -300,7 +339,10 @@ fn node(schema: &Value, path: &str, place: Place, problems: &mut Problems) {
         let detail = format!("must be a valid regular expression, but isn't: {error}");
         problems.invalid(format!("{path}.pattern"), pattern, &detail);
     }
-    let has_properties = fields.get("properties").and_then(Value::as_object).is_some_and(|some| !some.is_empty());
+    let has_properties = fields
+        .get("properties")
+        .and_then(Value::as_object)
+        .is_some_and(|some| !some.is_empty());
     match fields.get("additionalProperties") {
         Some(Value::Bool(false)) => problems.forbidden(
             format!("{path}.additionalProperties"),
@@ -311,7 +353,12 @@ fn node(schema: &Value, path: &str, place: Place, problems: &mut Problems) {
             "additionalProperties and properties are mutual exclusive",
         ),
         Some(below) if below.is_object() => {
-            node(below, &format!("{path}.additionalProperties"), Place::Field, problems);
+            node(
+                below,
+                &format!("{path}.additionalProperties"),
+                Place::Field,
+                problems,
+            );
         }
         _ => {}
     }
@@ -320,10 +367,20 @@ fn node(schema: &Value, path: &str, place: Place, problems: &mut Problems) {
 
 fn below(fields: &Map<String, Value>, path: &str, place: Place, problems: &mut Problems) {
     let within = |of: Place| if place == Place::Alternative { place } else { of };
-    for (name, below) in fields.get("properties").and_then(Value::as_object).into_iter().flatten() {
+    for (name, below) in fields
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         // What metadata says of names is not a schema of its own.
         if !(place == Place::Root && name == "metadata") {
-            node(below, &format!("{path}.properties[{name}]"), within(Place::Field), problems);
+            node(
+                below,
+                &format!("{path}.properties[{name}]"),
+                within(Place::Field),
+                problems,
+            );
         }
     }
     match fields.get("items") {
@@ -335,8 +392,19 @@ fn below(fields: &Map<String, Value>, path: &str, place: Place, problems: &mut P
         None => {}
     }
     for word in ["allOf", "anyOf", "oneOf"] {
-        for (index, below) in fields.get(word).and_then(Value::as_array).into_iter().flatten().enumerate() {
-            node(below, &format!("{path}.{word}[{index}]"), Place::Alternative, problems);
+        for (index, below) in fields
+            .get(word)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
+            node(
+                below,
+                &format!("{path}.{word}[{index}]"),
+                Place::Alternative,
+                problems,
+            );
         }
     }
     if let Some(not) = fields.get("not") {
@@ -396,7 +464,11 @@ fn lists(schema: &Value, fields: &Map<String, Value>, path: &str, problems: &mut
     }
     if list_type != Some("map") {
         if !keys.is_empty() {
-            problems.invalid(type_path, list_type.unwrap_or_default(), "must be map if x-kubernetes-list-map-keys is non-empty");
+            problems.invalid(
+                type_path,
+                list_type.unwrap_or_default(),
+                "must be map if x-kubernetes-list-map-keys is non-empty",
+            );
         }
     } else if keys.is_empty() {
         problems.required(keys_path, "must not be empty if x-kubernetes-list-type is map");
@@ -404,7 +476,9 @@ fn lists(schema: &Value, fields: &Map<String, Value>, path: &str, problems: &mut
         let required = object::list(schema, "/items/required");
         for (index, key) in keys.iter().enumerate() {
             let name = key.as_str().unwrap_or_default();
-            let field = schema.pointer("/items/properties").and_then(|fields| fields.get(name));
+            let field = schema
+                .pointer("/items/properties")
+                .and_then(|fields| fields.get(name));
             match field {
                 None => problems.invalid(
                     format!("{keys_path}[{index}]"),
@@ -422,13 +496,23 @@ fn lists(schema: &Value, fields: &Map<String, Value>, path: &str, problems: &mut
     match fields.get("x-kubernetes-map-type").and_then(Value::as_str) {
         None | Some("granular" | "atomic") => {}
         Some(other) => {
-            problems.unsupported(format!("{path}.x-kubernetes-map-type"), other, &["atomic", "granular"]);
+            problems.unsupported(
+                format!("{path}.x-kubernetes-map-type"),
+                other,
+                &["atomic", "granular"],
+            );
         }
     }
 }
 
 /// A default must itself be what the schema asks for.
-fn default_value(schema: &Value, fields: &Map<String, Value>, path: &str, place: Place, problems: &mut Problems) {
+fn default_value(
+    schema: &Value,
+    fields: &Map<String, Value>,
+    path: &str,
+    place: Place,
+    problems: &mut Problems,
+) {
     let Some(default) = fields.get("default") else {
         return;
     };
@@ -457,7 +541,9 @@ fn rules(fields: &Map<String, Value>, path: &str, problems: &mut Problems) {
         let path = format!("{path}.x-kubernetes-validations[{index}]");
         let text = |field: &str| object::text(rule, &format!("/{field}"));
         match Rule::parse(rule) {
-            _ if text("rule").trim().is_empty() => problems.required(format!("{path}.rule"), "rule is not specified"),
+            _ if text("rule").trim().is_empty() => {
+                problems.required(format!("{path}.rule"), "rule is not specified")
+            }
             Err(why) => problems.invalid(format!("{path}.rule"), text("rule"), &why),
             Ok(read) => {
                 if rule.get("optionalOldSelf").is_some() && !read.is_transition() {
@@ -468,7 +554,11 @@ fn rules(fields: &Map<String, Value>, path: &str, problems: &mut Problems) {
         }
         let message = text("message");
         if message.contains('\n') {
-            problems.invalid(format!("{path}.message"), message, "message must not contain line breaks");
+            problems.invalid(
+                format!("{path}.message"),
+                message,
+                "message must not contain line breaks",
+            );
         }
         let reasons = [
             "FieldValueRequired",
@@ -527,12 +617,36 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_definition_is_named() {
         for (pointer, value, expected) in [
-            ("/metadata/name", json!("w"), "metadata.name: Invalid value: \"w\": must be spec.names.plural+\".\"+spec.group"),
-            ("/spec/scope", json!("Planet"), "spec.scope: Unsupported value: \"Planet\""),
-            ("/spec/names/kind", json!("Wid get"), "spec.names.kind: Invalid value: \"Wid get\": may have mixed case"),
-            ("/spec/versions/0/storage", json!(false), "must have exactly one version marked as storage version"),
-            ("/spec/versions/0/schema", json!({}), "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required"),
-            ("/spec/conversion/strategy", json!("Webhook"), "this server calls no webhooks"),
+            (
+                "/metadata/name",
+                json!("w"),
+                "metadata.name: Invalid value: \"w\": must be spec.names.plural+\".\"+spec.group",
+            ),
+            (
+                "/spec/scope",
+                json!("Planet"),
+                "spec.scope: Unsupported value: \"Planet\"",
+            ),
+            (
+                "/spec/names/kind",
+                json!("Wid get"),
+                "spec.names.kind: Invalid value: \"Wid get\": may have mixed case",
+            ),
+            (
+                "/spec/versions/0/storage",
+                json!(false),
+                "must have exactly one version marked as storage version",
+            ),
+            (
+                "/spec/versions/0/schema",
+                json!({}),
+                "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required",
+            ),
+            (
+                "/spec/conversion/strategy",
+                json!("Webhook"),
+                "this server calls no webhooks",
+            ),
         ] {
             let mut definition = definition();
             *definition.pointer_mut(pointer).unwrap() = value;
@@ -545,9 +659,15 @@ mod tests {
     fn schemas_must_be_structural() {
         let at = "spec.versions[0].schema.openAPIV3Schema.properties[spec]";
         for (spec, expected) in [
-            (json!({}), ".type: Required value: must not be empty for specified object fields"),
+            (
+                json!({}),
+                ".type: Required value: must not be empty for specified object fields",
+            ),
             (json!({"type": "thing"}), ".type: Unsupported value: \"thing\""),
-            (json!({"type": "array"}), ".items: Required value: must be specified"),
+            (
+                json!({"type": "array"}),
+                ".items: Required value: must be specified",
+            ),
             (
                 json!({"type": "array", "items": {}}),
                 ".items.type: Required value: must not be empty for specified array items",
@@ -572,7 +692,10 @@ mod tests {
                 json!({"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "map"}),
                 ".x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map",
             ),
-            (json!({"type": "string", "pattern": "("}), ".pattern: Invalid value: \"(\": must be a valid regular"),
+            (
+                json!({"type": "string", "pattern": "("}),
+                ".pattern: Invalid value: \"(\": must be a valid regular",
+            ),
             (
                 json!({"type": "integer", "default": "x"}),
                 ".default: Invalid value: \"x\": <nil>: Invalid value: \"string\":  in body must be of type integer",
@@ -611,7 +734,13 @@ mod tests {
         let mut problems = Problems::default();
         check_change(&old, &new, &mut problems);
         let found = problems.to_string();
-        assert!(found.contains("spec.scope: Invalid value: \"Cluster\": field is immutable"), "{found}");
-        assert!(found.contains("status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions"), "{found}");
+        assert!(
+            found.contains("spec.scope: Invalid value: \"Cluster\": field is immutable"),
+            "{found}"
+        );
+        assert!(
+            found.contains("status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions"),
+            "{found}"
+        );
     }
 }

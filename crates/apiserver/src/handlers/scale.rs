@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    admission::{self, UnknownFields},
+    admission::{self, FieldValidation},
     body,
     handlers::write,
     kinds::{Kind, KindRef, Scale, ScaleSelector},
@@ -43,21 +43,21 @@ pub(crate) async fn replace(call: &Call, bytes: &[u8]) -> Result<Response, Error
 
 /// Answers PATCH of an object's scale.
 pub(crate) async fn patch(call: &Call, bytes: &[u8]) -> Result<Response, Error> {
-    let patch = Patch::parse(&call.headers, bytes)?;
+    let patch = Patch::parse(&SCALES, &call.headers, bytes)?;
     change(call, |scale| patch.apply(scale)).await
 }
 
 async fn change(call: &Call, change: impl Fn(&Value) -> Result<Value, Error>) -> Result<Response, Error> {
     let kind = call.kind();
     let paths = paths(kind)?;
-    let is_dry = call.parameters.dry_run()?;
+    let is_dry = call.parameters.dry_run("UpdateOptions")?;
     let changed = write::mutate(call.resources(), kind, &call.key(), is_dry, |current| {
         let current = kind.served(current.clone());
         let scale = change(&shown(paths, &current))?;
         let replicas = check(kind, &current, &scale)?;
         let mut scaled = current.clone();
         put(&mut scaled, &paths.replicas, replicas.into());
-        let scaled = admission::update(kind, None, &current, scaled, UnknownFields::Drop)?;
+        let scaled = admission::update(kind, None, &current, scaled, &mut FieldValidation::ignore())?;
         Ok(kind.stored(scaled))
     })
     .await?;
@@ -78,7 +78,10 @@ fn check(kind: &KindRef, current: &Value, scale: &Value) -> Result<i64, Error> {
         return Err(Error::modified(kind, name));
     }
     let mut problems = Problems::default();
-    let replicas = scale.pointer("/spec/replicas").cloned().unwrap_or_else(|| 0.into());
+    let replicas = scale
+        .pointer("/spec/replicas")
+        .cloned()
+        .unwrap_or_else(|| 0.into());
     match replicas.as_i64() {
         Some(count) if (0..=i64::from(i32::MAX)).contains(&count) => return Ok(count),
         Some(count) => problems.invalid("spec.replicas", count, "must be greater than or equal to 0"),
@@ -105,7 +108,10 @@ fn shown(paths: &Scale, of: &Value) -> Value {
         "spec": {},
         "status": {"replicas": object::number(of, &paths.current)},
     });
-    if let Some(replicas) = of.pointer(&paths.replicas).filter(|replicas| replicas.as_i64() != Some(0)) {
+    if let Some(replicas) = of
+        .pointer(&paths.replicas)
+        .filter(|replicas| replicas.as_i64() != Some(0))
+    {
         scale["spec"]["replicas"] = replicas.clone();
     }
     let selector = match &paths.selector {
@@ -128,7 +134,10 @@ fn selector(selector: &Value) -> String {
     });
     let expressions = object::list(selector, "/matchExpressions").iter().map(|one| {
         let key = object::text(one, "/key").to_owned();
-        let mut values = object::list(one, "/values").iter().filter_map(Value::as_str).collect::<Vec<_>>();
+        let mut values = object::list(one, "/values")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>();
         values.sort_unstable();
         let values = values.join(",");
         let text = match object::text(one, "/operator") {
@@ -141,7 +150,11 @@ fn selector(selector: &Value) -> String {
     });
     let mut terms = labels.chain(expressions).collect::<Vec<_>>();
     terms.sort();
-    terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(",")
+    terms
+        .into_iter()
+        .map(|(_, term)| term)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// Puts a value where the pointer leads, and makes what is missing on the way.
@@ -178,6 +191,9 @@ mod tests {
         let mut object = json!({"spec": {"a": 1}});
         put(&mut object, "/spec/scale/replicas", 3.into());
         put(&mut object, "/count", 1.into());
-        assert_eq!(object, json!({"spec": {"a": 1, "scale": {"replicas": 3}}, "count": 1}));
+        assert_eq!(
+            object,
+            json!({"spec": {"a": 1, "scale": {"replicas": 3}}, "count": 1})
+        );
     }
 }

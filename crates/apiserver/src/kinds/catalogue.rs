@@ -7,11 +7,13 @@ use coracle_store::resources::GroupResource;
 use tokio::sync::watch;
 
 use super::{KindRef, api_version, table};
+use crate::crd::Definitions;
 
 /// The kinds that are served. Clones are the same catalogue.
 #[derive(Debug, Clone)]
 pub struct Catalogue {
     rows: Arc<watch::Sender<Arc<[KindRef]>>>,
+    definitions: Definitions,
 }
 
 impl Default for Catalogue {
@@ -19,6 +21,7 @@ impl Default for Catalogue {
     fn default() -> Self {
         Self {
             rows: Arc::new(watch::Sender::new(table::built_in().into())),
+            definitions: Definitions::default(),
         }
     }
 }
@@ -108,6 +111,11 @@ impl Catalogue {
             let is_other = |kind: &&KindRef| !(kind.group == group && kind.plural == plural);
             *rows = rows.iter().filter(is_other).cloned().chain(versions).collect();
         });
+    }
+
+    /// The definitions that it shows, for who keeps it at what they say.
+    pub(crate) const fn definitions(&self) -> &Definitions {
+        &self.definitions
     }
 
     /// Tells of every change from now on.

@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, LazyLock};
 
-use k8s_openapi::{
-    api::core::v1 as core, apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
-};
+use k8s_openapi::api::{apps::v1 as apps, core::v1 as core};
 
-use super::{Field, Handling, Kind, KindRef, Scope, Storage, Subresource, Text, absent, event, field};
+use super::{
+    Field, Handling, Kind, KindRef, Scale, ScaleSelector, Scope, Storage, Subresource, Text, absent, event,
+    field,
+};
 use crate::{
     columns::{self, Columns},
+    crd,
     rules::{self, Rules},
 };
 
@@ -68,6 +70,25 @@ pub(crate) static LEASES: LazyLock<KindRef> = LazyLock::new(|| {
     })
 });
 
+/// What makes a kind of its own.
+pub(crate) static CUSTOM_RESOURCE_DEFINITIONS: LazyLock<KindRef> = LazyLock::new(|| {
+    Arc::new(Kind {
+        short_names: texts(["crd", "crds"]),
+        categories: texts(["api-extensions"]),
+        scope: Scope::Cluster,
+        subresources: vec![Subresource::Status],
+        columns: Columns::Fixed(columns::DEFINITIONS),
+        has_generation: true,
+        rules: crd::RULES,
+        ..Kind::new(
+            ("apiextensions.k8s.io", "v1"),
+            "customresourcedefinitions",
+            "customresourcedefinition",
+            "CustomResourceDefinition",
+        )
+    })
+});
+
 /// Every kind, in the order that discovery lists them.
 pub(super) fn built_in() -> Vec<KindRef> {
     let own = [
@@ -77,7 +98,7 @@ pub(super) fn built_in() -> Vec<KindRef> {
         access_kinds(),
         other_kinds(),
     ];
-    let shared = [&NAMESPACES, &PODS, &LEASES].map(|kind| Arc::clone(kind));
+    let shared = [&NAMESPACES, &PODS, &LEASES, &CUSTOM_RESOURCE_DEFINITIONS].map(|kind| Arc::clone(kind));
     shared
         .into_iter()
         .chain(own.into_iter().flatten().map(Arc::new))
@@ -190,9 +211,24 @@ fn apps_kinds() -> Vec<Kind> {
             categories: texts(["all"]),
             subresources: vec![Subresource::Status, Subresource::Scale],
             has_generation: true,
+            scale: Some(Scale {
+                replicas: Text::Borrowed("/spec/replicas"),
+                current: Text::Borrowed("/status/replicas"),
+                selector: Some(ScaleSelector::Labels(Text::Borrowed("/spec/selector"))),
+            }),
             ..Kind::new(("apps", "v1"), plural, singular, kind)
         };
     vec![
+        Kind {
+            columns: Columns::Fixed(columns::REVISIONS),
+            rules: Rules::of(rules::shape::<apps::ControllerRevision>),
+            ..Kind::new(
+                ("apps", "v1"),
+                "controllerrevisions",
+                "controllerrevision",
+                "ControllerRevision",
+            )
+        },
         Kind {
             columns: Columns::Fixed(columns::workload::DEPLOYMENTS),
             rules: rules::workload::DEPLOYMENT,
@@ -267,20 +303,6 @@ fn access_kinds() -> Vec<Kind> {
 
 fn other_kinds() -> Vec<Kind> {
     vec![
-        Kind {
-            short_names: texts(["crd", "crds"]),
-            categories: texts(["api-extensions"]),
-            scope: Scope::Cluster,
-            subresources: vec![Subresource::Status],
-            has_generation: true,
-            rules: Rules::with_status(rules::shape::<apiextensions::CustomResourceDefinition>),
-            ..Kind::new(
-                ("apiextensions.k8s.io", "v1"),
-                "customresourcedefinitions",
-                "customresourcedefinition",
-                "CustomResourceDefinition",
-            )
-        },
         Kind {
             columns: Columns::Fixed(columns::network::SLICES),
             rules: rules::endpoints::SLICE,

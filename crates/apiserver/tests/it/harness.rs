@@ -1,6 +1,6 @@
 //! An API server to send requests to.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
 use coracle_apiserver::{Catalogue, Options, bootstrap, collect_garbage, router};
@@ -26,7 +26,7 @@ pub(crate) struct Api {
     pub(crate) router: Router,
     pub(crate) stop: CancellationToken,
     pub(crate) catalogue: Catalogue,
-    store: Store,
+    store: Arc<Store>,
 }
 
 impl Api {
@@ -50,7 +50,7 @@ impl Api {
             router: router(options),
             stop,
             catalogue,
-            store,
+            store: Arc::new(store),
         }
     }
 
@@ -63,6 +63,23 @@ impl Api {
             api.stop.clone(),
         ));
         api
+    }
+
+    /// Another server over the same objects.
+    pub(crate) fn restarted(&self, catalogue: Catalogue) -> Self {
+        let options = Options {
+            resources: self.resources().clone(),
+            catalogue: catalogue.clone(),
+            kubelet: Router::new(),
+            node_name: NODE.to_owned(),
+            stop: CancellationToken::new(),
+        };
+        Self {
+            stop: options.stop.clone(),
+            router: router(options),
+            catalogue,
+            store: Arc::clone(&self.store),
+        }
     }
 
     pub(crate) fn resources(&self) -> &Resources {
