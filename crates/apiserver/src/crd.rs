@@ -23,7 +23,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     install::{CLEANUP, Definitions, refresh},
-    schema::{ListType, Schema},
+    schema::Schema,
 };
 use crate::{
     rules::{Rules, shape as shape_of},

@@ -225,8 +225,8 @@ impl Kind {
     }
 
     /// Whether it comes from a definition rather than with the server.
-    pub(crate) fn is_custom(&self) -> bool {
-        false
+    pub(crate) const fn is_custom(&self) -> bool {
+        self.schema.is_some()
     }
 
     pub(crate) fn is_namespaced(&self) -> bool {

@@ -75,15 +75,6 @@ impl Rules {
     pub(crate) const fn of(shape: Shape) -> Self {
         Self { shape, ..Self::NONE }
     }
-
-    /// As [`Self::of`], and a new object has no status yet.
-    pub(crate) const fn with_status(shape: Shape) -> Self {
-        Self {
-            shape,
-            initial_status: Some(|_| Value::Object(serde_json::Map::new())),
-            ..Self::NONE
-        }
-    }
 }
 
 impl fmt::Debug for Rules {

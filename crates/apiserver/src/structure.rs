@@ -99,7 +99,8 @@ impl<'a> Structure<'a> {
 
     /// See [`Self::of`].
     pub(crate) fn of_kind(kind: &'a Kind) -> Self {
-        Self::of(&kind.group, &kind.kind, None)
+        let schema = kind.schema.as_ref().and_then(|schema| schema.document());
+        Self::of(&kind.group, &kind.kind, schema)
     }
 
     const UNKNOWN: Self = Self {

@@ -1,5 +1,5 @@
 //! The schema of a version of a custom resource, read once from its definition: what
-//! [`super::check`], [`super::shape`] and [`super::rules`] go by, and what server-side apply asks.
+//! [`super::check`], [`super::shape`] and [`super::rules`] go by.
 //!
 //! Reading is lenient: whether a definition may be installed is for [`super::structural`].
 
@@ -91,7 +91,6 @@ pub(crate) struct Schema {
     pub(super) items: Option<Box<Self>>,
     list_type: String,
     list_keys: Vec<String>,
-    is_atomic_map: bool,
     pub(super) default: Option<Value>,
     pub(super) limits: Limits,
     pub(super) all_of: Vec<Self>,
@@ -155,7 +154,6 @@ impl Schema {
                 .filter_map(Value::as_str)
                 .map(str::to_owned)
                 .collect(),
-            is_atomic_map: text("x-kubernetes-map-type") == Some("atomic"),
             default: document.get("default").cloned(),
             limits: Limits::parse(document),
             all_of: nodes("allOf"),
@@ -217,16 +215,6 @@ impl Schema {
         };
         let is_same = |other: &&Value| keys.iter().all(|key| item.get(key) == other.get(key));
         old.as_array()?.iter().find(is_same)
-    }
-
-    /// Whether a map is one value.
-    pub(crate) const fn is_atomic_map(&self) -> bool {
-        self.is_atomic_map
-    }
-
-    /// What a field is when it is left out.
-    pub(crate) const fn default_value(&self) -> Option<&Value> {
-        self.default.as_ref()
     }
 }
 
