@@ -8,6 +8,7 @@ use std::{
 
 use axum::{Router, body::Body, middleware, serve::ListenerExt as _};
 use coracle_artifacts::Artifacts;
+use coracle_controllers::{Controllers, clock::SystemClock};
 use coracle_pipelines::{
     schedule::Scheduler,
     task::container::{Cache, Settings},
@@ -173,6 +174,12 @@ impl Server {
             }
         });
         parts.spawn(engine.run(stop.clone()));
+        let controllers = Controllers::new(coracle_controllers::Options {
+            client: client.clone(),
+            clock: Arc::new(SystemClock),
+            root_ca: None,
+        });
+        parts.spawn(controllers.run(stop.clone()));
         let scheduler = Scheduler::new(coracle_pipelines::schedule::Options {
             records: store.records().clone(),
             clock: Arc::new(Timestamp::now),

@@ -10,6 +10,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// How long to wait before the next attempt, after so many repetitions that failed.
+#[must_use]
+pub fn pause(failures: u32) -> Duration {
+    FIRST_PAUSE
+        .saturating_mul(2_u32.saturating_pow(failures))
+        .min(LONGEST_PAUSE)
+}
+
 /// Repeats `attempt` until it succeeds. None when `cancel` comes first.
 ///
 /// Only failures that may pass belong in the error: whatever will not change by waiting is an
@@ -23,8 +31,9 @@ where
     E: Error + Send + Sync + 'static,
     F: Future<Output = Result<T, E>>,
 {
-    let mut pause = FIRST_PAUSE;
+    let mut failures = 0;
     loop {
+        let pause = pause(failures);
         match attempt().await {
             Ok(done) => return Some(done),
             Err(error) => {
@@ -38,7 +47,7 @@ where
         }
         tokio::select! {
             () = cancel.cancelled() => return None,
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            () = tokio::time::sleep(pause) => failures += 1,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Cron expressions as KFP takes them: the dialect of `robfig/cron` version 1.
 //!
+//! [`Cron::parse_standard`] reads what CronJobs of Kubernetes take: the five fields of version 3.
+//!
 //! Six fields: second, minute, hour, day of month, month, day of week. The last may be left out.
 //! A day matches when day of month and day of week both do; when neither is `*` or `?`, one of
 //! them is enough. `*/2` counts as a star. No other library has these rules.
@@ -50,6 +52,15 @@ struct Set {
     has_star: bool,
 }
 
+/// Which expressions are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// Six fields; `*/2` is a star.
+    Kubeflow,
+    /// Five fields, to the minute; `*/2` is no star.
+    Standard,
+}
+
 /// What a field may hold.
 struct Field {
     name: &'static str,
@@ -94,7 +105,7 @@ impl Cron {
             expression: text.to_owned(),
             problem,
         };
-        let rule = rule(text).map_err(invalid)?;
+        let rule = rule(text, Dialect::Kubeflow).map_err(invalid)?;
         let cron = Self {
             text: text.to_owned(),
             rule,
@@ -105,19 +116,57 @@ impl Cron {
         Ok(cron)
     }
 
+    /// Reads an expression as CronJobs take it: five fields (minute, hour, day of month, month, day of week), or what
+    /// [`Cron::parse`] takes with an `@`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidCron`], with the field and what it may hold. An expression that never comes true is none.
+    pub fn parse_standard(text: &str) -> Result<Self, InvalidCron> {
+        let rule = rule(text, Dialect::Standard).map_err(|problem| InvalidCron {
+            expression: text.to_owned(),
+            problem,
+        })?;
+        Ok(Self {
+            text: text.to_owned(),
+            rule,
+        })
+    }
+
     /// The first time after `after`, in UTC.
     #[must_use]
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
+        self.next_after_in(after, &TimeZone::UTC)
+    }
+
+    /// The first time after `after`, as clocks in the zone show it. A time that clocks leave out does not come; one
+    /// that they show twice comes twice.
+    #[must_use]
+    pub fn next_after_in(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         let second = i64::try_from(after.as_nanosecond().div_euclid(1_000_000_000)).ok()?;
         let from = Timestamp::from_second(second).ok()?;
-        match &self.rule {
-            Rule::Every(interval) => from.checked_add(*interval).ok(),
-            Rule::Fields(fields) => {
-                let from = from.checked_add(SignedDuration::from_secs(1)).ok()?;
-                let found = fields.at_or_after(TimeZone::UTC.to_datetime(from))?;
-                TimeZone::UTC.to_timestamp(found).ok()
+        let fields = match &self.rule {
+            Rule::Every(interval) => return from.checked_add(*interval).ok(),
+            Rule::Fields(fields) => fields,
+        };
+        let mut from = from.checked_add(SignedDuration::from_secs(1)).ok()?;
+        let last = from
+            .checked_add(SignedDuration::from_hours(24 * 366 * i64::from(YEARS)))
+            .ok()?;
+        // Between two changes of the clocks, time is as even as in UTC.
+        while from <= last {
+            let offset = zone.to_offset(from);
+            let change = zone.following(from).next().map(|change| change.timestamp());
+            let found = fields
+                .at_or_after(offset.to_datetime(from))
+                .and_then(|found| offset.to_timestamp(found).ok());
+            match (found, change) {
+                (Some(found), Some(change)) if found < change => return Some(found),
+                (found, None) => return found,
+                (_, Some(change)) => from = change,
             }
         }
+        None
     }
 }
 
@@ -217,13 +266,13 @@ impl Field {
     }
 
     /// Reads `1,2-5,*/10,mon`.
-    fn set(&self, text: &str) -> Result<Set, String> {
+    fn set(&self, text: &str, dialect: Dialect) -> Result<Set, String> {
         let mut set = Set {
             bits: 0,
             has_star: false,
         };
         for part in text.split(',') {
-            let one = self.range(part).map_err(|problem| {
+            let one = self.range(part, dialect).map_err(|problem| {
                 format!(
                     "the {} `{text}` {problem}; it may hold {} to {}, `*`, `?`, ranges `a-b`, steps `a-b/n` and lists",
                     self.name, self.min, self.max
@@ -235,7 +284,7 @@ impl Field {
         Ok(set)
     }
 
-    fn range(&self, text: &str) -> Result<Set, String> {
+    fn range(&self, text: &str, dialect: Dialect) -> Result<Set, String> {
         let (range, step) = match text.split_once('/') {
             Some((range, step)) => (range, Some(step)),
             None => (text, None),
@@ -276,6 +325,7 @@ impl Field {
         let bits = (first..=last)
             .step_by(usize::try_from(step).unwrap_or(usize::MAX))
             .fold(0, |bits, number| bits | 1 << number);
+        let has_star = has_star && (step == 1 || dialect == Dialect::Kubeflow);
         Ok(Set { bits, has_star })
     }
 
@@ -292,34 +342,47 @@ impl Field {
     }
 }
 
-fn rule(text: &str) -> Result<Rule, String> {
+fn rule(text: &str, dialect: Dialect) -> Result<Rule, String> {
     if let Some(descriptor) = text.strip_prefix('@') {
         return named(descriptor);
     }
     let words: Vec<&str> = text.split_whitespace().collect();
-    let [second, minute, hour, day, month, rest @ ..] = words.as_slice() else {
-        return Err(count(words.len()));
+    let (second, words) = match dialect {
+        Dialect::Kubeflow => words
+            .split_first()
+            .map_or(("", &[][..]), |(second, rest)| (*second, rest)),
+        Dialect::Standard => ("0", words.as_slice()),
+    };
+    let given = words.len() + usize::from(dialect == Dialect::Kubeflow && !second.is_empty());
+    let [minute, hour, day, month, rest @ ..] = words else {
+        return Err(count(given, dialect));
     };
     let weekday = match rest {
-        [] => "*",
+        [] if dialect == Dialect::Kubeflow => "*",
         [weekday] => weekday,
-        _ => return Err(count(words.len())),
+        _ => return Err(count(given, dialect)),
     };
     Ok(Rule::Fields(Box::new(Fields {
-        second: SECOND.set(second)?,
-        minute: MINUTE.set(minute)?,
-        hour: HOUR.set(hour)?,
-        day: DAY.set(day)?,
-        month: MONTH.set(month)?,
-        weekday: WEEKDAY.set(weekday)?,
+        second: SECOND.set(second, dialect)?,
+        minute: MINUTE.set(minute, dialect)?,
+        hour: HOUR.set(hour, dialect)?,
+        day: DAY.set(day, dialect)?,
+        month: MONTH.set(month, dialect)?,
+        weekday: WEEKDAY.set(weekday, dialect)?,
     })))
 }
 
-fn count(found: usize) -> String {
-    format!(
-        "it has {found} fields; expected 6 (second, minute, hour, day of month, month, day of week), \
-         e.g. `0 30 9 * * MON-FRI`"
-    )
+fn count(found: usize, dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Kubeflow => format!(
+            "it has {found} fields; expected 6 (second, minute, hour, day of month, month, day of week), \
+             e.g. `0 30 9 * * MON-FRI`"
+        ),
+        Dialect::Standard => format!(
+            "it has {found} fields; expected 5 (minute, hour, day of month, month, day of week), \
+             e.g. `30 9 * * MON-FRI`"
+        ),
+    }
 }
 
 fn named(descriptor: &str) -> Result<Rule, String> {
@@ -339,7 +402,7 @@ fn named(descriptor: &str) -> Result<Rule, String> {
                 .ok_or_else(|| format!("`{duration}` is no duration; expected e.g. `1h30m`"));
         }
     };
-    rule(fields)
+    rule(fields, Dialect::Kubeflow)
 }
 
 /// Go's durations, `1h30m` or `1.5h`, to the second and one second at least.
@@ -537,6 +600,73 @@ mod tests {
             let error = Cron::parse(expression).expect_err("refused").to_string();
             assert!(error.contains(expected), "{expression}: {error}");
         }
+    }
+
+    #[test]
+    fn cron_jobs_have_five_fields_and_time_zones() {
+        // In New York clocks go from 02:00 to 03:00 on 8 March and from 02:00 back to 01:00 on 1 November 2026.
+        for (expression, zone, from, expected) in [
+            (
+                "30 9 * * 1-5",
+                "UTC",
+                "2026-01-03T00:00:00Z",
+                ["2026-01-05T09:30:00Z", "2026-01-06T09:30:00Z"],
+            ),
+            (
+                "0 0 */10 * 1",
+                "UTC",
+                "2026-01-01T00:00:00Z",
+                ["2026-01-05T00:00:00Z", "2026-01-11T00:00:00Z"],
+            ),
+            (
+                "@hourly",
+                "UTC",
+                "2026-01-01T00:00:00Z",
+                ["2026-01-01T01:00:00Z", "2026-01-01T02:00:00Z"],
+            ),
+            (
+                "0 9 * * *",
+                "America/New_York",
+                "2026-03-07T00:00:00Z",
+                ["2026-03-07T14:00:00Z", "2026-03-08T13:00:00Z"],
+            ),
+            (
+                "30 2 * * *",
+                "America/New_York",
+                "2026-03-07T12:00:00Z",
+                ["2026-03-09T06:30:00Z", "2026-03-10T06:30:00Z"],
+            ),
+            (
+                "30 1 * * *",
+                "America/New_York",
+                "2026-11-01T00:00:00Z",
+                ["2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z"],
+            ),
+            (
+                "0 * * * *",
+                "America/New_York",
+                "2026-11-01T05:30:00Z",
+                ["2026-11-01T06:00:00Z", "2026-11-01T07:00:00Z"],
+            ),
+        ] {
+            let cron = Cron::parse_standard(expression).unwrap_or_else(|error| panic!("{error}"));
+            let zone = TimeZone::get(zone).expect("a zone");
+            let first = cron
+                .next_after_in(from.parse().expect("a moment"), &zone)
+                .expect("a time");
+            let second = cron.next_after_in(first, &zone).expect("a time");
+            assert_eq!(
+                [first.to_string(), second.to_string()],
+                expected,
+                "{expression} after {from}"
+            );
+        }
+        let error = Cron::parse_standard("0 0 * * * *")
+            .expect_err("six fields")
+            .to_string();
+        assert!(error.contains("it has 6 fields; expected 5"), "{error}");
+        let never = Cron::parse_standard("0 0 30 2 *").expect("valid");
+        assert_eq!(never.next_after(Timestamp::UNIX_EPOCH), None);
     }
 
     proptest::proptest! {
