@@ -10,6 +10,7 @@
 //! - [`labels`]: the labels and annotations that Coracle puts on Kubernetes objects
 //! - [`network`]: the loopback addresses of Services and Pods
 //! - [`quantity`]: Kubernetes resource quantities
+//! - [`quota`]: what objects use of what a ResourceQuota limits
 //! - [`schedule`]: when recurring runs are due, and the macros in their parameters
 
 pub mod id;
@@ -18,6 +19,7 @@ pub mod labels;
 pub mod launch;
 pub mod network;
 pub mod quantity;
+pub mod quota;
 pub mod reason;
 pub mod schedule;
 pub mod state;
