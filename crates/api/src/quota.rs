@@ -65,7 +65,10 @@ pub fn resources(quota: &Value) -> Vec<(String, String)> {
 /// What these objects use of what the quota limits; each comes with its group and plural.
 pub fn used<'a>(quota: &Value, objects: impl Iterator<Item = (&'a str, &'a str, &'a Value)>) -> Amounts {
     let hard = hard(quota);
-    let mut used: Amounts = hard.keys().map(|name| (name.clone(), Amount::default())).collect();
+    let mut used: Amounts = hard
+        .keys()
+        .map(|name| (name.clone(), Amount::default()))
+        .collect();
     for (group, plural, object) in objects {
         if !concerns(quota, group, plural, object) {
             continue;
@@ -368,7 +371,8 @@ mod tests {
         let quota = json!({"spec": {"hard": {"count/jobs.batch": "3", "configmaps": "2", "services.nodeports": "1"}}});
         assert_eq!(
             resources(&quota),
-            [("", "configmaps"), ("batch", "jobs"), ("", "services")].map(|(g, p)| (g.to_owned(), p.to_owned()))
+            [("", "configmaps"), ("batch", "jobs"), ("", "services")]
+                .map(|(g, p)| (g.to_owned(), p.to_owned()))
         );
         let service = json!({"spec": {"type": "NodePort", "ports": [{}, {}]}});
         let job = json!({});
@@ -416,7 +420,8 @@ mod tests {
 
     #[test]
     fn a_claim_uses_storage_of_its_class() {
-        let claim = json!({"spec": {"storageClassName": "local", "resources": {"requests": {"storage": "1Gi"}}}});
+        let claim =
+            json!({"spec": {"storageClassName": "local", "resources": {"requests": {"storage": "1Gi"}}}});
         assert_eq!(
             shown(&charges("", "persistentvolumeclaims", &claim)),
             [

@@ -9,12 +9,14 @@
 //! - `crd`: kinds that come from CustomResourceDefinitions
 //! - `request`, `negotiate`, `body`, `protobuf`, `selector`: reading requests
 //! - `admission`, `deletion`, `patch`, `validation`: deciding what a write does. Pure
+//! - `reserve`: what an object may have beside others: addresses, quotas, limits
 //! - `handlers`: the verbs; `render`, `status`: answers; `discovery`, `openapi`: what there is
 //!
 //! The engine is one for all kinds: to serve another, add a row.
 
 mod admission;
 mod body;
+mod bootstrap;
 mod columns;
 mod crd;
 mod deletion;
@@ -44,8 +46,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 pub use self::{
+    bootstrap::publish_api,
     gc::collect_garbage,
     kinds::Catalogue,
+    reserve::Reserve,
     server::{Options, router},
 };
 
@@ -70,6 +74,7 @@ pub async fn bootstrap(resources: &Resources) -> Result<Catalogue, BootstrapErro
     crd::refresh(resources, &catalogue)
         .await
         .map_err(BootstrapError::Store)?;
+    bootstrap::objects(resources, &catalogue).await?;
     Ok(catalogue)
 }
 
@@ -77,9 +82,9 @@ pub async fn bootstrap(resources: &Resources) -> Result<Catalogue, BootstrapErro
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// The store failed.
-    #[error("the namespaces that are always there could not be made, or the definitions of kinds not read")]
+    #[error("the objects that are always there could not be made, or the definitions of kinds not read")]
     Store(#[source] resources::Error),
     /// A rule of the API refuses what the API itself makes.
-    #[error("the namespaces that are always there were refused: {0}")]
+    #[error("an object that is always there was refused: {0}")]
     Refused(String),
 }

@@ -150,7 +150,7 @@ fn check_data_keys(object: &Value, field: &str, problems: &mut Problems) {
 }
 
 /// Runs the function on each item of the list at the pointer.
-fn each(object: &mut Value, pointer: &str, change: impl FnMut(&mut Value)) {
+pub(crate) fn each(object: &mut Value, pointer: &str, change: impl FnMut(&mut Value)) {
     if let Some(Value::Array(items)) = object.pointer_mut(pointer) {
         items.iter_mut().filter(|item| item.is_object()).for_each(change);
     }

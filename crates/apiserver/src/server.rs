@@ -24,6 +24,7 @@ use crate::{
     negotiate, openapi,
     render::{ListMetadata, View},
     request::{Parameters, Target},
+    reserve::Reserve,
     status::Error,
 };
 
@@ -39,6 +40,8 @@ pub struct Options {
     pub kubelet: Router,
     /// The name of this machine's node.
     pub node_name: String,
+    /// Where Services get their addresses.
+    pub reserve: Reserve,
     /// Ends watches, so that the process can.
     pub stop: CancellationToken,
 }

@@ -114,6 +114,7 @@ impl Server {
         let artifacts = Artifacts::local(&artifact_root).map_err(Error::Artifacts)?;
         let (client, connect) = in_process_client();
         let node_name = coracle_node::machine_name();
+        let block = coracle_api::network::Block::of(data_dir.path());
         let node = coracle_node::Node::new(coracle_node::Options {
             client: client.clone(),
             data_dir: data_dir.path().to_owned(),
@@ -121,14 +122,16 @@ impl Server {
             binary: config.binary.clone(),
             writable: vec![artifact_root.clone()],
             api: None,
-            block: coracle_api::network::Block::of(data_dir.path()),
+            block,
         })
         .map_err(Error::Node)?;
+        let reserve = coracle_apiserver::Reserve::new(block);
         let kubernetes = coracle_apiserver::router(coracle_apiserver::Options {
             resources: store.resources().clone(),
             catalogue: catalogue.clone(),
             kubelet: node.kubelet(),
             node_name,
+            reserve,
             stop: stop.clone(),
         });
         connect(kubernetes.clone());

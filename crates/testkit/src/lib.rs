@@ -50,6 +50,7 @@ impl Bench {
             resources: store.resources().clone(),
             catalogue,
             kubelet: Router::new(),
+            reserve: coracle_apiserver::Reserve::default(),
             node_name: "fake".to_owned(),
             stop: CancellationToken::new(),
         });

@@ -16,6 +16,7 @@ use crate::{
     kinds::{Kind, KindRef, NAMESPACES, Subresource},
     managed, object,
     patch::Patch,
+    reserve::{self, Held},
     server::Call,
     status::{self, Cause, Error},
     validation::Problems,
@@ -63,11 +64,14 @@ pub(crate) async fn create(call: &Call, bytes: &[u8]) -> Result<Response, Error>
     options.fields.repeated(repeated);
     let managers = managed::take(&mut given);
     let is_name_drawn = object::name(&given).is_empty();
+    let held = reserve::hold(call, true).await?;
     for draw in 1..=DRAWS {
         let id = Uuid::now_v7();
-        let admitted = admission::create(kind, namespace, given.clone(), &mut options.fields, id, call.now)?;
+        let mut admitted =
+            admission::create(kind, namespace, given.clone(), &mut options.fields, id, call.now)?;
         let key = kind.key(namespace, object::name(&admitted));
         check_namespace(call, &key).await?;
+        held.admit(None, &mut admitted)?;
         let admitted = Record::new(call, &options).created(admitted, managers.as_ref());
         match store(call, key, admitted, options.is_dry).await {
             Err(Error::AlreadyExists(_)) if is_name_drawn && draw < DRAWS => {}
@@ -181,13 +185,15 @@ async fn change(call: &Call, change: &Change, mut options: Options) -> Result<Re
     loop {
         let (code, attempt) = match call.resources().get(&key).await? {
             Some(current) => {
-                let changed = changed(call, change, &current.body, &mut options)?;
+                let held = reserve::hold(call, false).await?;
+                let changed = changed(call, change, &current.body, &mut options, &held)?;
                 let changed = call.kind().stored(changed);
                 let attempt = put(call, &key, current, changed, options.is_dry).await;
                 (StatusCode::OK, attempt)
             }
             None => {
-                let admitted = created(call, change, &mut options)?;
+                let held = reserve::hold(call, true).await?;
+                let admitted = created(call, change, &mut options, &held)?;
                 check_namespace(call, &key).await?;
                 let attempt = store(call, key.clone(), admitted, options.is_dry).await;
                 (StatusCode::CREATED, attempt.map(Some))
@@ -222,7 +228,13 @@ async fn put(
 }
 
 /// The object after the change.
-fn changed(call: &Call, change: &Change, current: &Value, options: &mut Options) -> Result<Value, Error> {
+fn changed(
+    call: &Call,
+    change: &Change,
+    current: &Value,
+    options: &mut Options,
+    held: &Held,
+) -> Result<Value, Error> {
     let (kind, part) = (call.kind(), call.target.subresource);
     let current = kind.served(current.clone());
     let record = Record::new(call, options);
@@ -231,7 +243,8 @@ fn changed(call: &Call, change: &Change, current: &Value, options: &mut Options)
         let before = managed::take(&mut old);
         let (new, managers) = record.apply((&old, before.as_ref()), &wanted)?;
         check_name(call, &new)?;
-        let new = admission::update(kind, part, &old, new, &mut options.fields)?;
+        let mut new = admission::update(kind, part, &old, new, &mut options.fields)?;
+        held.admit(Some(&old), &mut new)?;
         return Ok(record::with(new, &old, before, managers));
     }
     let mut new = match change {
@@ -245,14 +258,15 @@ fn changed(call: &Call, change: &Change, current: &Value, options: &mut Options)
     let before = managed::take(&mut old);
     let given = managed::take(&mut new);
     let patched = matches!(change, Change::Patch(_)).then(|| new.clone());
-    let new = admission::update(kind, part, &old, new, &mut options.fields)
+    let mut new = admission::update(kind, part, &old, new, &mut options.fields)
         .map_err(|error| of_patch(error, patched.as_ref()))?;
+    held.admit(Some(&old), &mut new)?;
     let managers = record.updated((&old, before.as_ref()), &new, given.as_ref());
     Ok(record::with(new, &old, before, managers))
 }
 
 /// The object that the change makes where there is none.
-fn created(call: &Call, change: &Change, options: &mut Options) -> Result<Value, Error> {
+fn created(call: &Call, change: &Change, options: &mut Options, held: &Held) -> Result<Value, Error> {
     let kind = call.kind();
     let missing = || Error::not_found(kind, &call.target.name);
     let is_whole = call.target.subresource.is_none();
@@ -273,6 +287,7 @@ fn created(call: &Call, change: &Change, options: &mut Options) -> Result<Value,
             let (new, managers) = record.apply((&nothing, None), &wanted)?;
             check_name(call, &new)?;
             let mut new = admission::create(kind, namespace, new, &mut options.fields, id, call.now)?;
+            held.admit(None, &mut new)?;
             managed::put(&mut new, managers);
             Ok(new)
         }
@@ -280,7 +295,8 @@ fn created(call: &Call, change: &Change, options: &mut Options) -> Result<Value,
             let mut given = given.clone();
             let managers = managed::take(&mut given);
             object::put(object::metadata(&mut given), "resourceVersion", None);
-            let new = admission::create(kind, namespace, given, &mut options.fields, id, call.now)?;
+            let mut new = admission::create(kind, namespace, given, &mut options.fields, id, call.now)?;
+            held.admit(None, &mut new)?;
             Ok(record.created(new, managers.as_ref()))
         }
         _ => Err(missing()),

@@ -26,12 +26,22 @@ pub(crate) const RULES: Rules = Rules {
     initial_status: Some(|pod| json!({"phase": "Pending", "qosClass": quality(pod)})),
     check: |pod, problems| check_spec(pod.get("spec").unwrap_or(&Value::Null), "spec", &[], problems),
     check_change: update::check,
+    carry,
     grace,
     ..Rules::NONE
 };
 
 pub(crate) const CONTAINERS: [&str; 2] = ["/spec/initContainers", "/spec/containers"];
 const EPHEMERAL: &str = "/spec/ephemeralContainers";
+
+/// What its priority class gave it stays.
+fn carry(old: &Value, new: &mut Value) {
+    for field in ["priority", "preemptionPolicy"] {
+        if let Some(value) = old.pointer(&format!("/spec/{field}")) {
+            object::default(object::section(new, "spec"), field, value.clone());
+        }
+    }
+}
 
 /// None for a Pod that runs nowhere: no node has to let it go.
 fn grace(pod: &Value, asked: Option<i64>) -> i64 {

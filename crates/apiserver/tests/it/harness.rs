@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
-use coracle_apiserver::{Catalogue, Options, bootstrap, collect_garbage, router};
+use coracle_apiserver::{Catalogue, Options, Reserve, bootstrap, collect_garbage, router};
 use coracle_store::{Location, Store, resources::Resources};
 use futures::StreamExt as _;
 use http::{Request, StatusCode, header};
@@ -44,6 +44,7 @@ impl Api {
             catalogue: catalogue.clone(),
             kubelet,
             node_name: NODE.to_owned(),
+            reserve: Reserve::default(),
             stop: stop.clone(),
         };
         Self {

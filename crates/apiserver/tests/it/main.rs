@@ -10,5 +10,6 @@ mod harness;
 mod kube_client;
 mod listing;
 mod logs;
+mod reserving;
 mod watching;
 mod writing;

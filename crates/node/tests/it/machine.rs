@@ -101,6 +101,7 @@ impl Machine {
             resources: self.store.resources().clone(),
             catalogue: self.catalogue.clone(),
             kubelet: node.kubelet(),
+            reserve: coracle_apiserver::Reserve::default(),
             node_name: NODE.to_owned(),
             stop: CancellationToken::new(),
         };
