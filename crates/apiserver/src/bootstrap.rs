@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     BootstrapError,
-    admission::{self, UnknownFields},
+    admission::{self, FieldValidation},
     columns::policy::DEFAULT_CLASS,
     kinds::Catalogue,
     object,
@@ -141,8 +141,8 @@ fn admit(catalogue: &Catalogue, object: Value) -> Result<(resources::Key, Value)
         .named(version, name)
         .ok_or_else(|| refused(format!("{version} {name} is not served")))?;
     let namespace = object::namespace(&object).to_owned();
-    let (unknown, now) = (UnknownFields::Refuse, Timestamp::now());
-    let admitted = admission::create(&kind, &namespace, object, unknown, Uuid::now_v7(), now)
+    let (mut fields, now) = (FieldValidation::strict(), Timestamp::now());
+    let admitted = admission::create(&kind, &namespace, object, &mut fields, Uuid::now_v7(), now)
         .map_err(|error| refused(error.to_string()))?;
     Ok((kind.key(&namespace, object::name(&admitted)), admitted))
 }

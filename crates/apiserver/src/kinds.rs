@@ -184,6 +184,8 @@ pub(crate) struct Kind {
     pub(crate) schema: Option<Arc<Schema>>,
     /// None when objects are stored as they are served.
     pub(crate) storage: Option<Storage>,
+    /// The schema of a custom kind, as its definition has it.
+    pub(crate) openapi: Option<Arc<Value>>,
 }
 
 impl Kind {
@@ -216,6 +218,7 @@ impl Kind {
             scale: None,
             schema: None,
             storage: None,
+            openapi: None,
         }
     }
 

@@ -1,18 +1,28 @@
-//! OpenAPI, as little of it as clients need to go on: which paths there are, and that writes take
-//! `fieldValidation`. There are no schemas of fields here, so `kubectl explain` has nothing to
-//! tell, and `kubectl apply` merges by the types that it is built with.
+//! OpenAPI v3: an index, and a document for each group and version, with the schemas of its kinds and the paths to
+//! them. By these `kubectl explain` explains, and `kubectl apply` knows that writes can be validated.
+//!
+//! Schemas of Kubernetes' own kinds come with the program (`scripts/kubernetes-schemas` makes the file); those of
+//! custom kinds are what their definitions say. A document is made when it is first asked for.
 
-use std::sync::Arc;
+mod paths;
+mod schemas;
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
 
 use axum::{
     extract::{Path, State},
-    response::Response,
+    response::{IntoResponse, Response},
 };
-use http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    kinds::{Catalogue, Kind},
+    kinds::{Catalogue, KindRef, Scope},
     negotiate,
     server::{Options, reply},
     status::Error,
@@ -33,18 +43,24 @@ pub(crate) async fn v2(headers: HeaderMap) -> Result<Response, Error> {
 /// Answers `/openapi/v3`.
 pub(crate) async fn index(State(server): State<Arc<Options>>, headers: HeaderMap) -> Result<Response, Error> {
     negotiate::json_only(&headers)?;
-    let mut paths = Map::new();
-    for path in documents(&server.catalogue) {
-        let url = format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"));
-        paths.insert(path, json!({"serverRelativeURL": url}));
-    }
+    let paths = documents(&server.catalogue).into_iter().map(|(group, version)| {
+        let path = path(&group, &version);
+        let hash = hash(&server.catalogue.of(&group, &version));
+        let url = format!("/openapi/v3/{path}?hash={hash}");
+        (path, json!({"serverRelativeURL": url}))
+    });
+    let paths = paths.collect::<Map<_, _>>();
     Ok(reply(StatusCode::OK, &json!({"paths": paths}), false))
 }
+
+/// Documents that were asked for, by path, each with the hash that it had.
+static MADE: LazyLock<Mutex<HashMap<String, (String, Bytes)>>> = LazyLock::new(Mutex::default);
 
 /// Answers `/openapi/v3/{path}`.
 pub(crate) async fn document(
     State(server): State<Arc<Options>>,
     Path(path): Path<String>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     negotiate::json_only(&headers)?;
@@ -54,66 +70,89 @@ pub(crate) async fn document(
         ["apis", group, version] => (*group, *version),
         _ => return Err(Error::NoSuchPath),
     };
-    let mut paths = Map::new();
-    for kind in server.catalogue.of(group, version) {
-        let scope = if kind.is_namespaced() {
-            "namespaces/{namespace}/"
-        } else {
-            ""
-        };
-        let collection = format!("/{path}/{scope}{}", kind.plural);
-        let parameters = json!([
-            parameter("dryRun"),
-            parameter("fieldManager"),
-            parameter("fieldValidation")
-        ]);
-        let operation = |action: &str, media: &[&str]| {
-            let content = media
-                .iter()
-                .map(|media| ((*media).to_owned(), json!({})))
-                .collect::<Map<_, _>>();
-            json!({
-                "parameters": parameters,
-                "requestBody": {"content": content},
-                "responses": {"200": {"description": "OK"}},
-                "x-kubernetes-action": action,
-                "x-kubernetes-group-version-kind": exchanged(&kind),
-            })
-        };
-        let json_body = ["application/json", "application/yaml"];
-        paths.insert(
-            format!("{collection}/{{name}}"),
-            json!({
-                "put": operation("put", &json_body),
-                "patch": operation("patch", &["application/json-patch+json", "application/merge-patch+json"]),
-            }),
-        );
-        paths.insert(collection, json!({"post": operation("post", &json_body)}));
-    }
-    if paths.is_empty() {
+    let kinds = server.catalogue.of(group, version);
+    if kinds.is_empty() {
         return Err(Error::NoSuchPath);
     }
-    let document = json!({
+    let hash = hash(&kinds);
+    let known = {
+        let made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        made.get(&path)
+            .filter(|(of, _)| *of == hash)
+            .map(|(_, text)| text.clone())
+    };
+    let text = known.unwrap_or_else(|| {
+        let text = Bytes::from(make(&path, &kinds).to_string());
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        made.insert(path.clone(), (hash.clone(), text.clone()));
+        text
+    });
+    let mut response = (
+        [
+            (header::CONTENT_TYPE, "application/json"),
+            (header::VARY, "Accept"),
+        ],
+        text,
+    )
+        .into_response();
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{hash}\"")) {
+        headers.insert(header::ETAG, tag);
+    }
+    // What was asked for by its hash never becomes another.
+    if uri.query().is_some_and(|query| query == format!("hash={hash}")) {
+        let forever = HeaderValue::from_static("public, immutable, max-age=31536000");
+        headers.insert(header::CACHE_CONTROL, forever);
+    }
+    Ok(response)
+}
+
+fn make(path: &str, kinds: &[KindRef]) -> Value {
+    let mut components = schemas::Components::default();
+    let mut paths = Map::new();
+    for kind in kinds {
+        let schema = components.add_kind(kind);
+        paths::add(&mut paths, path, kind, &schema, &mut components);
+    }
+    json!({
         "openapi": "3.0.0",
         "info": {"title": "Coracle", "version": "v1.34.0"},
         "paths": paths,
-        "components": {"schemas": {}},
-    });
-    Ok(reply(StatusCode::OK, &document, false))
+        "components": {"schemas": components.finish()},
+    })
 }
 
-fn documents(catalogue: &Catalogue) -> Vec<String> {
-    let prefixed = |version: String| match version.as_str() {
-        "v1" => "api/v1".to_owned(),
-        _ => format!("apis/{version}"),
-    };
-    catalogue.api_versions().into_iter().map(prefixed).collect()
+fn documents(catalogue: &Catalogue) -> Vec<(String, String)> {
+    let groups = catalogue.groups();
+    let named = groups
+        .into_iter()
+        .flat_map(|(group, versions)| versions.into_iter().map(move |version| (group.clone(), version)));
+    std::iter::once((String::new(), "v1".to_owned()))
+        .chain(named)
+        .collect()
 }
 
-fn exchanged(kind: &Kind) -> Value {
-    json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
+fn path(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
-fn parameter(name: &str) -> Value {
-    json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}})
+/// Another one when the document would be.
+fn hash(kinds: &[KindRef]) -> String {
+    let mut hasher = DefaultHasher::new();
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    schemas::FILE.hash(&mut hasher);
+    for kind in kinds {
+        (&kind.kind, &kind.plural, kind.scope == Scope::Cluster).hash(&mut hasher);
+        for part in &kind.subresources {
+            part.segment().hash(&mut hasher);
+        }
+        if let Some(schema) = &kind.openapi {
+            schema.to_string().hash(&mut hasher);
+        }
+    }
+    format!("{:016X}", hasher.finish())
 }

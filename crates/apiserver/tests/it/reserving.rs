@@ -26,7 +26,9 @@ fn quota(hard: Value) -> Value {
 async fn services_made_at_once_get_addresses_of_their_own() {
     let api = Api::new().await;
     let names = (0..40).map(|number| format!("s{number}")).collect::<Vec<_>>();
-    let created = names.iter().map(async |name| api.create(SERVICES, &service(name)).await);
+    let created = names
+        .iter()
+        .map(async |name| api.create(SERVICES, &service(name)).await);
     let created = join_all(created).await;
     let addresses = created
         .iter()
@@ -42,7 +44,12 @@ async fn services_made_at_once_get_addresses_of_their_own() {
     assert_eq!(changed["spec"]["clusterIP"], created[0]["spec"]["clusterIP"]);
     let taken = json!({"spec": {"clusterIP": created[1]["spec"]["clusterIP"]}});
     let refused = api.expect(422, with_body("PATCH", &path, MERGE, &taken)).await;
-    assert!(refused["message"].as_str().unwrap().contains("may not change once set"));
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("may not change once set")
+    );
     let mut given = service("given");
     given["spec"]["clusterIP"] = created[1]["spec"]["clusterIP"].clone();
     let refused = api.expect(422, with_body("POST", SERVICES, JSON, &given)).await;
@@ -63,12 +70,18 @@ async fn a_service_can_begin_to_have_ports_of_the_machine_and_cease_to() {
     let api = Api::new().await;
     api.create(SERVICES, &service("s")).await;
     let path = format!("{SERVICES}/s");
-    let open = api.patch(&path, MERGE, &json!({"spec": {"type": "NodePort"}})).await;
+    let open = api
+        .patch(&path, MERGE, &json!({"spec": {"type": "NodePort"}}))
+        .await;
     let port = open["spec"]["ports"][0]["nodePort"].as_i64().unwrap();
     assert!((30000..=32767).contains(&port));
-    let relabelled = api.patch(&path, MERGE, &json!({"spec": {"selector": {"app": "x"}}})).await;
+    let relabelled = api
+        .patch(&path, MERGE, &json!({"spec": {"selector": {"app": "x"}}}))
+        .await;
     assert_eq!(relabelled["spec"]["ports"][0]["nodePort"], port);
-    let closed = api.patch(&path, MERGE, &json!({"spec": {"type": "ClusterIP"}})).await;
+    let closed = api
+        .patch(&path, MERGE, &json!({"spec": {"type": "ClusterIP"}}))
+        .await;
     assert_eq!(closed["spec"]["ports"][0].get("nodePort"), None);
     assert_eq!(closed["spec"]["clusterIP"], open["spec"]["clusterIP"]);
 }
@@ -92,7 +105,8 @@ async fn the_api_is_a_service_whose_port_may_change() {
 #[tokio::test]
 async fn no_more_is_made_at_once_than_a_quota_allows() {
     let api = Api::new().await;
-    api.create(QUOTAS, &quota(json!({"pods": "5", "count/configmaps": "3"}))).await;
+    api.create(QUOTAS, &quota(json!({"pods": "5", "count/configmaps": "3"})))
+        .await;
     let names = (0..20).map(|number| format!("p{number}")).collect::<Vec<_>>();
     let answers = names
         .iter()
@@ -103,7 +117,8 @@ async fn no_more_is_made_at_once_than_a_quota_allows() {
     let (_, refused) = answers.iter().find(|(code, _)| *code == 403).unwrap();
     let message = refused["message"].as_str().unwrap();
     assert!(
-        message.ends_with("is forbidden: exceeded quota: q, requested: pods=1, used: pods=5, limited: pods=5"),
+        message
+            .ends_with("is forbidden: exceeded quota: q, requested: pods=1, used: pods=5, limited: pods=5"),
         "{message}"
     );
     // What is over leaves room.
@@ -113,17 +128,22 @@ async fn no_more_is_made_at_once_than_a_quota_allows() {
     api.patch(&format!("{PODS}/{name}/status"), MERGE, &over).await;
     api.create(PODS, &pod("again")).await;
     // Nothing is limited in another namespace.
-    api.create("/api/v1/namespaces", &json!({"metadata": {"name": "other"}})).await;
+    api.create("/api/v1/namespaces", &json!({"metadata": {"name": "other"}}))
+        .await;
     for number in 0..6 {
-        api.create("/api/v1/namespaces/other/pods", &pod(&format!("p{number}"))).await;
+        api.create("/api/v1/namespaces/other/pods", &pod(&format!("p{number}")))
+            .await;
     }
 }
 
 #[tokio::test]
 async fn a_pod_says_what_it_needs_when_that_is_limited() {
     let api = Api::new().await;
-    api.create(QUOTAS, &quota(json!({"limits.cpu": "2", "requests.nvidia.com/gpu": "1"})))
-        .await;
+    api.create(
+        QUOTAS,
+        &quota(json!({"limits.cpu": "2", "requests.nvidia.com/gpu": "1"})),
+    )
+    .await;
     let refused = api.expect(403, with_body("POST", PODS, JSON, &pod("p"))).await;
     assert_eq!(
         refused["message"],
@@ -150,8 +170,11 @@ async fn bounds_of_a_namespace_fill_in_and_refuse() {
         "default": {"cpu": "500m", "memory": "1024Mi"},
         "defaultRequest": {"cpu": "250m"},
     });
-    api.create(LIMITS, &json!({"metadata": {"name": "l"}, "spec": {"limits": [limit]}}))
-        .await;
+    api.create(
+        LIMITS,
+        &json!({"metadata": {"name": "l"}, "spec": {"limits": [limit]}}),
+    )
+    .await;
     let filled = api.create(PODS, &pod("p")).await;
     assert_eq!(
         filled["spec"]["containers"][0]["resources"],

@@ -65,7 +65,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("cel", &["api"]),
     ("chrono", &["apiserver"]),
     ("clap", &["cli"]),
-    ("flate2", &["gateway", "node"]),
+    ("flate2", &["apiserver", "gateway", "node"]),
     ("json-patch", &["apiserver"]),
     (
         "kube",
