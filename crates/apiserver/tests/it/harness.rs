@@ -72,6 +72,7 @@ impl Api {
             resources: self.resources().clone(),
             catalogue: catalogue.clone(),
             kubelet: Router::new(),
+            reserve: Reserve::default(),
             node_name: NODE.to_owned(),
             stop: CancellationToken::new(),
         };
