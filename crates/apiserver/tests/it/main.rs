@@ -12,4 +12,5 @@ mod listing;
 mod logs;
 mod reserving;
 mod watching;
+mod wire;
 mod writing;
