@@ -33,11 +33,12 @@ pub(crate) fn create(
     check_kind(kind, &object)?;
     check_namespace(namespace, &object)?;
     if !object::text(&object, "/metadata/resourceVersion").is_empty() {
-        return Err(Error::bad_request(
-            "resourceVersion should not be set on objects to be created",
+        return Err(Error::Unexplained(
+            "resourceVersion should not be set on objects to be created".to_owned(),
         ));
     }
     let given = std::mem::take(object::metadata(&mut object));
+    fields.see_metadata(&given);
     let mut metadata = Map::new();
     let prefix = given
         .get("generateName")
@@ -105,6 +106,7 @@ pub(crate) fn update(
     let mut object = match part {
         None => {
             let given = std::mem::take(object::metadata(&mut new));
+            fields.see_metadata(&given);
             for field in WRITABLE {
                 object::put(&mut metadata, field, None);
             }

@@ -40,7 +40,14 @@ pub(super) fn check(kind: &Kind, object: &Value, problems: &mut Problems) {
     if name.is_empty() {
         problems.required("metadata.name", "name or generateName is required");
     } else if let Some(problem) = (kind.rules.name_problem)(name) {
-        problems.invalid("metadata.name", name, problem);
+        let is_sound = |length: usize| name.get(..length).is_some_and(|cut| (kind.rules.name_problem)(cut).is_none());
+        match [253, 63].into_iter().find(|length| is_sound(*length)) {
+            Some(length) => {
+                let detail = format!("must be no more than {length} characters");
+                problems.invalid("metadata.name", name, &detail);
+            }
+            None => problems.invalid("metadata.name", name, problem),
+        }
     }
     for (key, value) in map(object, "/metadata/labels") {
         if let Some(problem) = validation::qualified_name_problem(key) {
@@ -59,7 +66,7 @@ pub(super) fn check(kind: &Kind, object: &Value, problems: &mut Problems) {
         }
     }
     if size > ANNOTATIONS {
-        problems.invalid("metadata.annotations", size, "must have at most 262144 bytes");
+        problems.too_long("metadata.annotations", ANNOTATIONS);
     }
     for finalizer in object::finalizers(object) {
         if let Some(problem) = validation::qualified_name_problem(finalizer) {

@@ -1,7 +1,7 @@
 //! Objects against the types of their kinds: wrong types are refused, unknown fields too when the
 //! client asks for that, and dropped when it does not.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     crd,
@@ -30,7 +30,28 @@ pub(crate) struct FieldValidation {
     repeated: Vec<String>,
     /// The paths of unknown fields.
     unknown: Vec<String>,
+    /// Those of them in the metadata, which is looked at apart from the rest.
+    in_metadata: Vec<String>,
 }
+
+/// Every field of `ObjectMeta`.
+const METADATA: [&str; 15] = [
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
 
 impl FieldValidation {
     const fn new(directive: Directive) -> Self {
@@ -38,6 +59,7 @@ impl FieldValidation {
             directive,
             repeated: Vec::new(),
             unknown: Vec::new(),
+            in_metadata: Vec::new(),
         }
     }
 
@@ -125,8 +147,13 @@ pub(super) fn conform(kind: &KindRef, object: &mut Value, fields: &mut FieldVali
 /// The paths of the fields that the kind does not have.
 pub(crate) fn unknown_fields(kind: &KindRef, object: &Value) -> Result<Vec<String>, Error> {
     let mut fields = FieldValidation::ignore();
+    if let Some(Value::Object(metadata)) = object.get("metadata") {
+        fields.see_metadata(metadata);
+    }
     conform(kind, &mut object.clone(), &mut fields)?;
-    Ok(fields.unknown)
+    fields.in_metadata.append(&mut fields.unknown);
+    fields.in_metadata.dedup();
+    Ok(fields.in_metadata)
 }
 
 /// Drops what is not in `known`, and says where it was.
