@@ -29,6 +29,8 @@ pub(crate) struct ListMetadata {
     pub(crate) revision: u64,
     /// The token of the next page, when there is one.
     pub(crate) next: Option<String>,
+    /// How many objects follow, when that is known.
+    pub(crate) remaining: Option<u64>,
 }
 
 impl ListMetadata {
@@ -36,6 +38,9 @@ impl ListMetadata {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
         if let Some(next) = self.next {
             metadata["continue"] = next.into();
+        }
+        if let Some(remaining) = self.remaining {
+            metadata["remainingItemCount"] = remaining.into();
         }
         metadata
     }
@@ -250,6 +255,7 @@ mod tests {
         let metadata = ListMetadata {
             revision: 9,
             next: Some("more".to_owned()),
+            remaining: None,
         };
         let table = view(Form::Table, "").list(metadata, vec![pod()], now());
         assert_eq!(
@@ -286,7 +292,7 @@ mod tests {
                 let view = view(form, "");
                 let metadata = ListMetadata {
                     revision: 9,
-                    next: None,
+                    ..ListMetadata::default()
                 };
                 let pieces = view.list_text(metadata.clone(), vec![pod().into(); count], now());
                 let pieces: Vec<Bytes> = pieces.collect();

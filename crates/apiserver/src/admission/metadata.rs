@@ -40,7 +40,10 @@ pub(super) fn check(kind: &Kind, object: &Value, problems: &mut Problems) {
     if name.is_empty() {
         problems.required("metadata.name", "name or generateName is required");
     } else if let Some(problem) = (kind.rules.name_problem)(name) {
-        let is_sound = |length: usize| name.get(..length).is_some_and(|cut| (kind.rules.name_problem)(cut).is_none());
+        let is_sound = |length: usize| {
+            name.get(..length)
+                .is_some_and(|cut| (kind.rules.name_problem)(cut).is_none())
+        };
         match [253, 63].into_iter().find(|length| is_sound(*length)) {
             Some(length) => {
                 let detail = format!("must be no more than {length} characters");

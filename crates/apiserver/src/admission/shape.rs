@@ -93,11 +93,17 @@ impl FieldValidation {
         self.repeated = complaints;
     }
 
+    /// Looks at the fields of the metadata that the client sent.
+    pub(super) fn see_metadata(&mut self, metadata: &Map<String, Value>) {
+        let unknown = metadata
+            .keys()
+            .filter(|field| !METADATA.contains(&field.as_str()));
+        self.in_metadata = unknown.map(|field| format!("metadata.{field}")).collect();
+    }
+
     fn complaints(&self) -> impl Iterator<Item = String> {
-        let unknown = self
-            .unknown
-            .iter()
-            .map(|path| format!("unknown field \"{path}\""));
+        let unknown = self.in_metadata.iter().chain(&self.unknown);
+        let unknown = unknown.map(|path| format!("unknown field \"{path}\""));
         unknown.chain(self.repeated.iter().cloned())
     }
 

@@ -245,6 +245,8 @@ impl Page {
             check_reached(not_before, list.revision)?;
             at = At::Revision(list.revision);
             let mut next = list.next;
+            // Only of a list without selectors is it known without looking.
+            let remaining = list.remaining.filter(|_| selection.is_everything());
             for object in list.objects {
                 // The limit may be reached before the end of what was read.
                 if limit.is_some_and(|limit| found.len() == limit) {
@@ -272,6 +274,7 @@ impl Page {
                     return Ok((
                         ListMetadata {
                             revision: list.revision,
+                            remaining: remaining.filter(|_| next.is_some()),
                             next,
                         },
                         found,
@@ -302,7 +305,13 @@ impl Page {
             .into_iter()
             .filter(|object| selection.admits(&object.body))
             .collect();
-        Ok(Some((ListMetadata { revision, next: None }, found)))
+        Ok(Some((
+            ListMetadata {
+                revision,
+                ..ListMetadata::default()
+            },
+            found,
+        )))
     }
 }
 

@@ -54,10 +54,19 @@ fn names() -> HashMap<String, String> {
         ("services", format!("{core}/services")),
         ("sa", format!("{core}/serviceaccounts")),
         ("events", format!("{core}/events")),
-        ("deploy", "/apis/apps/v1/namespaces/default/deployments".to_owned()),
-        ("leases", "/apis/coordination.k8s.io/v1/namespaces/default/leases".to_owned()),
+        (
+            "deploy",
+            "/apis/apps/v1/namespaces/default/deployments".to_owned(),
+        ),
+        (
+            "leases",
+            "/apis/coordination.k8s.io/v1/namespaces/default/leases".to_owned(),
+        ),
     ];
-    paths.into_iter().map(|(name, path)| (name.to_owned(), path)).collect()
+    paths
+        .into_iter()
+        .map(|(name, path)| (name.to_owned(), path))
+        .collect()
 }
 
 fn parse(table: &str) -> Vec<Case> {
@@ -89,7 +98,9 @@ fn parse(table: &str) -> Vec<Case> {
                 case.checks.push(line.to_owned());
             }
         } else if case.method.is_empty() {
-            let (method, path) = line.split_once(' ').unwrap_or_else(|| panic!("line {}: {line}", number + 1));
+            let (method, path) = line
+                .split_once(' ')
+                .unwrap_or_else(|| panic!("line {}: {line}", number + 1));
             let (method, patch) = method.split_once('-').unwrap_or((method, ""));
             let media = match patch {
                 "" => "application/json",
@@ -183,7 +194,8 @@ fn problems(
             Some(other) => other.to_string(),
             None => String::new(),
         };
-        let json = || serde_json::from_str::<Value>(wanted).unwrap_or_else(|error| panic!("{check}: {error}"));
+        let json =
+            || serde_json::from_str::<Value>(wanted).unwrap_or_else(|error| panic!("{check}: {error}"));
         let holds = match operator {
             "=" => found == Some(&json()),
             "!=" => found != Some(&json()),
@@ -215,8 +227,8 @@ async fn send(api: &Api, case: &Case, names: &HashMap<String, String>) -> (Statu
     let response = api.raw(request.body(Body::from(body)).unwrap()).await;
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
-    let answer =
-        serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
+    let answer = serde_json::from_slice(&bytes)
+        .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
     (parts.status, parts.headers, answer)
 }
 
@@ -239,7 +251,12 @@ async fn check(file: &str, table: &str) {
             ));
         }
     }
-    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} failed:\n{}",
+        failures.len(),
+        failures.join("\n\n")
+    );
 }
 
 macro_rules! tables {
