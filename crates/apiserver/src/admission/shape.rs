@@ -157,9 +157,17 @@ pub(crate) fn unknown_fields(kind: &KindRef, object: &Value) -> Result<Vec<Strin
         fields.see_metadata(metadata);
     }
     conform(kind, &mut object.clone(), &mut fields)?;
-    fields.in_metadata.append(&mut fields.unknown);
-    fields.in_metadata.dedup();
-    Ok(fields.in_metadata)
+    let FieldValidation {
+        mut in_metadata,
+        unknown,
+        ..
+    } = fields;
+    for path in unknown {
+        if !in_metadata.contains(&path) {
+            in_metadata.push(path);
+        }
+    }
+    Ok(in_metadata)
 }
 
 /// Drops what is not in `known`, and says where it was.

@@ -10,9 +10,13 @@ use serde_json::{Map, Value, json};
 use crate::{
     admission::{self, FieldValidation},
     body,
-    handlers::write,
+    handlers::write::{
+        self,
+        options::Options,
+        record::{self, Record},
+    },
     kinds::{Kind, KindRef, Scale, ScaleSelector},
-    object,
+    managed, object,
     patch::Patch,
     server::Call,
     status::Error,
@@ -37,31 +41,83 @@ pub(crate) async fn get(call: &Call) -> Result<Response, Error> {
 
 /// Answers PUT of an object's scale.
 pub(crate) async fn replace(call: &Call, bytes: &[u8]) -> Result<Response, Error> {
+    let options = Options::parse(call, "UpdateOptions", None)?;
     let given = body::decode_object(&call.headers, bytes)?;
-    change(call, |_| Ok(given.clone())).await
+    change(call, &options, |current, paths| {
+        let replicas = check(call.kind(), current, &given)?;
+        scaled(call, &options, current, paths, replicas)
+    })
+    .await
 }
 
 /// Answers PATCH of an object's scale.
 pub(crate) async fn patch(call: &Call, bytes: &[u8]) -> Result<Response, Error> {
     let patch = Patch::parse(&SCALES, &call.headers, bytes)?;
-    change(call, |scale| patch.apply(scale)).await
+    let options = Options::parse(call, "PatchOptions", Some(&patch))?;
+    change(call, &options, |current, paths| {
+        let scale = patch.apply(&shown(paths, current))?;
+        let replicas = check(call.kind(), current, &scale)?;
+        if matches!(patch, Patch::Apply(..)) {
+            let wanted = scale.pointer("/spec/replicas").map(|_| replicas);
+            applied(call, &options, current, paths, wanted)
+        } else {
+            scaled(call, &options, current, paths, replicas)
+        }
+    })
+    .await
 }
 
-async fn change(call: &Call, change: impl Fn(&Value) -> Result<Value, Error>) -> Result<Response, Error> {
+async fn change(
+    call: &Call,
+    options: &Options,
+    change: impl Fn(&Value, &Scale) -> Result<Value, Error>,
+) -> Result<Response, Error> {
     let kind = call.kind();
     let paths = paths(kind)?;
-    let is_dry = call.parameters.dry_run("UpdateOptions")?;
-    let changed = write::mutate(call.resources(), kind, &call.key(), is_dry, |current| {
+    let changed = write::mutate(call.resources(), kind, &call.key(), options.is_dry, |current| {
         let current = kind.served(current.clone());
-        let scale = change(&shown(paths, &current))?;
-        let replicas = check(kind, &current, &scale)?;
-        let mut scaled = current.clone();
-        put(&mut scaled, &paths.replicas, replicas.into());
-        let scaled = admission::update(kind, None, &current, scaled, &mut FieldValidation::ignore())?;
-        Ok(kind.stored(scaled))
+        Ok(kind.stored(change(&current, paths)?))
     })
     .await?;
     Ok(call.reply(StatusCode::OK, &shown(paths, &changed.body)))
+}
+
+/// The object with so many replicas.
+fn scaled(
+    call: &Call,
+    options: &Options,
+    current: &Value,
+    paths: &Scale,
+    replicas: i64,
+) -> Result<Value, Error> {
+    let mut old = current.clone();
+    let before = managed::take(&mut old);
+    let mut new = old.clone();
+    put(&mut new, &paths.replicas, replicas.into());
+    let new = admission::update(call.kind(), None, &old, new, &mut FieldValidation::ignore())?;
+    let record = Record::new(call, options);
+    let managers = record.updated((&old, before.as_ref()), &new, None);
+    Ok(record::with(new, &old, before, managers))
+}
+
+/// The object with as many replicas as the applier wants, if it wants any number of them.
+fn applied(
+    call: &Call,
+    options: &Options,
+    current: &Value,
+    paths: &Scale,
+    replicas: Option<i64>,
+) -> Result<Value, Error> {
+    let mut old = current.clone();
+    let before = managed::take(&mut old);
+    let mut wanted = Value::Object(Map::new());
+    if let Some(replicas) = replicas {
+        put(&mut wanted, &paths.replicas, replicas.into());
+    }
+    let record = Record::new(call, options);
+    let (new, managers) = record.apply((&old, before.as_ref()), &wanted)?;
+    let new = admission::update(call.kind(), None, &old, new, &mut FieldValidation::ignore())?;
+    Ok(record::with(new, &old, before, managers))
 }
 
 /// The number of replicas that a scale asks for.

@@ -1,8 +1,8 @@
 //! Create, replace, patch and apply. A change is computed from the object as it is and stored only
 //! if it still is that; when it is not, the change is computed again.
 
-mod options;
-mod record;
+pub(crate) mod options;
+pub(crate) mod record;
 
 use axum::response::Response;
 use coracle_store::resources::{self, Body, Key, Object};

@@ -16,17 +16,17 @@ const MANAGER: usize = 128;
 
 /// `CreateOptions`, `UpdateOptions`, `PatchOptions`.
 #[derive(Debug, Clone)]
-pub(super) struct Options {
-    pub(super) is_dry: bool,
-    pub(super) fields: FieldValidation,
+pub(crate) struct Options {
+    pub(crate) is_dry: bool,
+    pub(crate) fields: FieldValidation,
     /// Who is said to manage what is written.
-    pub(super) manager: String,
+    pub(crate) manager: String,
     /// Whether an applier takes what others manage.
-    pub(super) is_forced: bool,
+    pub(crate) is_forced: bool,
 }
 
 impl Options {
-    pub(super) fn parse(call: &Call, options: &'static str, patch: Option<&Patch>) -> Result<Self, Error> {
+    pub(crate) fn parse(call: &Call, options: &'static str, patch: Option<&Patch>) -> Result<Self, Error> {
         let parameters = &call.parameters;
         let is_dry = parameters.dry_run(options)?;
         let fields = FieldValidation::parse(parameters, options)?;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A write, and all that it takes to say whose fields are whose after it.
-pub(super) struct Record<'a> {
+pub(crate) struct Record<'a> {
     call: &'a Call,
     manager: String,
     is_forced: bool,
@@ -23,7 +23,7 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(call: &'a Call, options: &Options) -> Self {
+    pub(crate) fn new(call: &'a Call, options: &Options) -> Self {
         Self {
             call,
             manager: options.manager.clone(),
@@ -43,7 +43,7 @@ impl<'a> Record<'a> {
     }
 
     /// The new object with its managers. Its status is not its writer's.
-    pub(super) fn created(&self, mut new: Value, given: Option<&Value>) -> Value {
+    pub(crate) fn created(&self, mut new: Value, given: Option<&Value>) -> Value {
         let status = self.without_status(&mut new);
         let managers = managed::created(&new, given, &self.structure, &self.writer());
         object::put(object::as_map(&mut new), "status", status);
@@ -60,7 +60,7 @@ impl<'a> Record<'a> {
     }
 
     /// The managers after a change that is not apply's.
-    pub(super) fn updated(
+    pub(crate) fn updated(
         &self,
         old: (&Value, Option<&Value>),
         new: &Value,
@@ -70,7 +70,7 @@ impl<'a> Record<'a> {
     }
 
     /// What of the applied object can be applied through this path, once it has been found fit.
-    pub(super) fn applicable(&self, wanted: &Value) -> Result<Value, Error> {
+    pub(crate) fn applicable(&self, wanted: &Value) -> Result<Value, Error> {
         let kind = self.call.kind();
         let (version, name) = (object::text(wanted, "/apiVersion"), object::text(wanted, "/kind"));
         if version != self.api_version {
@@ -132,7 +132,7 @@ impl<'a> Record<'a> {
     }
 
     /// The object as the applier wants it, and its managers.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &self,
         (live, before): (&Value, Option<&Value>),
         wanted: &Value,
@@ -162,7 +162,7 @@ impl<'a> Record<'a> {
 }
 
 /// The changed object with its managers. When nothing else changed, the time did not either.
-pub(super) fn with(mut new: Value, old: &Value, before: Option<Value>, managers: Option<Value>) -> Value {
+pub(crate) fn with(mut new: Value, old: &Value, before: Option<Value>, managers: Option<Value>) -> Value {
     let is_same = new == *old && !managed::differ(before.as_ref(), managers.as_ref());
     managed::put(&mut new, if is_same { before } else { managers });
     new
