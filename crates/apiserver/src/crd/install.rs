@@ -57,16 +57,14 @@ pub(crate) async fn refresh(resources: &Resources, catalogue: &Catalogue) -> res
         // Their names may have been what others wait for.
         seen.retain(|_, seen| seen.is_served);
     }
-    let mut objects = list.objects;
+    let is_news = |object: &Object| {
+        let seen = seen.get(&object.key.name);
+        seen.is_none_or(|seen| seen.revision != object.revision)
+    };
+    let mut news = list.objects.into_iter().filter(is_news).collect::<Vec<_>>();
     // Of two that want the same name, the older has it.
-    objects.sort_by_cached_key(|one| object::text(&one.body, "/metadata/creationTimestamp").to_owned());
-    for object in objects {
-        if seen
-            .get(&object.key.name)
-            .is_some_and(|seen| seen.revision == object.revision)
-        {
-            continue;
-        }
+    news.sort_by_cached_key(|one| object::text(&one.body, "/metadata/creationTimestamp").to_owned());
+    for object in news {
         let name = object.key.name.clone();
         if let Some(settled) = settle(resources, catalogue, object).await? {
             seen.insert(name, settled);

@@ -12,7 +12,11 @@ enum Step {
     Field(String),
     /// From the end when negative.
     Index(i64),
+    /// From one index up to another, both from the end when negative.
+    Slice(Option<i64>, Option<i64>),
     All,
+    /// It, and all that is in it.
+    Below,
     /// The items of which this holds.
     Where {
         path: Path,
@@ -85,6 +89,26 @@ impl Step {
                 let at = usize::try_from(*index).ok().or_else(from_end);
                 at.and_then(|at| items.get(at)).into_iter().collect()
             }
+            Self::Slice(from, to) => {
+                let items = value.as_array().map_or(&[][..], Vec::as_slice);
+                let count = i64::try_from(items.len()).unwrap_or(i64::MAX);
+                let at = |index: Option<i64>, without: i64| {
+                    let index = index.unwrap_or(without);
+                    let index = if index < 0 { index + count } else { index };
+                    usize::try_from(index.clamp(0, count)).unwrap_or_default()
+                };
+                let (from, to) = (at(*from, 0), at(*to, count));
+                items.get(from..to).into_iter().flatten().collect()
+            }
+            Self::Below => {
+                let mut found = vec![value];
+                let mut next = 0;
+                while let Some(value) = found.get(next).copied() {
+                    found.extend(Self::All.values(value));
+                    next += 1;
+                }
+                found
+            }
             Self::All => match value {
                 Value::Array(items) => items.iter().collect(),
                 Value::Object(fields) => fields.values().collect(),
@@ -124,8 +148,11 @@ impl Operator {
 
 /// One step, and what comes after it.
 fn step(text: &str) -> Result<(Option<Step>, &str), String> {
-    if text.starts_with("..") {
-        return Err("recursive descent (..) is not supported".to_owned());
+    if let Some(rest) = text.strip_prefix("..") {
+        return match rest.chars().next() {
+            Some('.') | None => Err(format!("unexpected '{text}'")),
+            Some(_) => Ok((Some(Step::Below), rest)),
+        };
     }
     if let Some(rest) = text.strip_prefix('[') {
         let end = closing(rest).ok_or("unterminated array")?;
@@ -184,6 +211,15 @@ fn subscript(text: &str) -> Result<Step, String> {
     }
     if let Ok(index) = text.parse() {
         return Ok(Step::Index(index));
+    }
+    if let Some((from, to)) = text.split_once(':') {
+        let index = |text: &str| match text.trim() {
+            "" => Ok(None),
+            number => number.parse().map(Some),
+        };
+        if let (Ok(from), Ok(to)) = (index(from), index(to)) {
+            return Ok(Step::Slice(from, to));
+        }
     }
     match quoted(text) {
         Some(name) => Ok(Step::Field(name.to_owned())),
@@ -252,6 +288,9 @@ mod tests {
             (".spec.list[0]", json!("a")),
             (".spec.list[-1]", json!("b")),
             (".spec.list[*]", json!("a")),
+            (".spec.list[-1:]", json!("b")),
+            (".spec.list[1:2]", json!("b")),
+            ("..replicas", json!(3)),
             (".metadata.labels.a\\.io/b", json!("c")),
             (".metadata.labels['a.io/b']", json!("c")),
             (".metadata.labels.x-y", json!("z")),
@@ -272,7 +311,14 @@ mod tests {
             Some("/spec/replicas")
         );
         assert_eq!(Path::parse(".spec.list[0]").unwrap().pointer(), None);
-        for path in [".spec.list[0", ".spec.list[x]", "..name", ".a[?(x)]", ".a..b"] {
+        for path in [
+            ".spec.list[0",
+            ".spec.list[x]",
+            ".a[?(x)]",
+            "..",
+            ".a...b",
+            ".spec.list[a:b]",
+        ] {
             assert!(Path::parse(path).is_err(), "{path}");
         }
     }
