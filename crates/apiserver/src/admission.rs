@@ -11,7 +11,7 @@ use uuid::Uuid;
 pub(crate) use self::shape::{FieldValidation, keep as keep_known, unknown_fields};
 use crate::{
     crd,
-    kinds::{Kind, KindRef, Subresource},
+    kinds::{Handling, Kind, KindRef, Subresource},
     object,
     status::Error,
     validation::Problems,
@@ -29,6 +29,9 @@ pub(crate) fn create(
     id: Uuid,
     now: Timestamp,
 ) -> Result<Value, Error> {
+    if matches!(kind.handling, Handling::Leaving) {
+        return Err(Error::MethodNotAllowed);
+    }
     prune_nulls(kind, &mut object);
     check_kind(kind, &object)?;
     check_namespace(namespace, &object)?;

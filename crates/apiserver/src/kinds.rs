@@ -182,6 +182,8 @@ pub(crate) struct Kind {
     pub(crate) scale: Option<Scale>,
     /// What a definition says of the objects, for a kind that comes from one.
     pub(crate) schema: Option<Arc<Schema>>,
+    /// What is said to those who use a version that is going out of use.
+    pub(crate) deprecation: Option<String>,
     /// None when objects are stored as they are served.
     pub(crate) storage: Option<Storage>,
     /// The schema of a custom kind, as its definition has it.
@@ -217,6 +219,7 @@ impl Kind {
             rules: Rules::NONE,
             scale: None,
             schema: None,
+            deprecation: None,
             storage: None,
             openapi: None,
         }

@@ -25,7 +25,7 @@ use crate::{
     render::{ListMetadata, View},
     request::{Parameters, Target},
     reserve::Reserve,
-    status::Error,
+    status::{self, Error},
 };
 
 /// What the server is made of.
@@ -176,6 +176,7 @@ async fn dispatch(State(server): State<Arc<Options>>, request: Request) -> Respo
         Ok(call) => call,
         Err(error) => return error.into_response(),
     };
+    let warning = call.kind().deprecation.clone();
     let answer = if call.target.subresource.is_some_and(Subresource::is_stream) {
         // The connection is taken over, so the request stays whole.
         parts.headers.clone_from(&call.headers);
@@ -192,7 +193,8 @@ async fn dispatch(State(server): State<Arc<Options>>, request: Request) -> Respo
             answer
         }
     };
-    answer.unwrap_or_else(IntoResponse::into_response)
+    let answer = answer.unwrap_or_else(IntoResponse::into_response);
+    status::with_warnings(answer, warning.into_iter().collect())
 }
 
 async fn serve(call: Call, method: &Method, body: Body) -> Result<Response, Error> {
@@ -210,9 +212,6 @@ async fn serve(call: Call, method: &Method, body: Body) -> Result<Response, Erro
             }
             _ => Err(Error::MethodNotAllowed),
         };
-    }
-    if matches!(call.kind().handling, Handling::Leaving) && *method == Method::POST {
-        return Err(Error::MethodNotAllowed);
     }
     match (method.as_str(), call.target.subresource) {
         ("GET", None) if call.parameters.flag("watch") => handlers::watch::watch(call).await,

@@ -125,6 +125,7 @@ fn row(definition: &Value, names: &Names, version: &Value, stored: &str) -> Kind
         fields: fields.collect(),
         has_generation: true,
         scale,
+        deprecation: deprecation(names, version),
         schema: Some(Arc::new(schema.map(Schema::parse).unwrap_or_default())),
         storage: Some(Storage {
             group: names.group.clone().into(),
@@ -139,6 +140,20 @@ fn row(definition: &Value, names: &Names, version: &Value, stored: &str) -> Kind
             names.kind.clone(),
         )
     }
+}
+
+fn deprecation(names: &Names, version: &Value) -> Option<String> {
+    if version.get("deprecated") != Some(&Value::Bool(true)) {
+        return None;
+    }
+    let warning = version
+        .get("deprecationWarning")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    warning.or_else(|| {
+        let (group, name, kind) = (&names.group, object::text(version, "/name"), &names.kind);
+        Some(format!("{group}/{name} {kind} is deprecated"))
+    })
 }
 
 fn scale(declared: &Value) -> Option<Scale> {

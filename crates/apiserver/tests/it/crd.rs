@@ -311,6 +311,7 @@ async fn an_object_is_shown_in_every_version_that_is_served() {
     let mut newer = definition["spec"]["versions"][0].clone();
     newer["name"] = json!("v1");
     newer["storage"] = json!(false);
+    definition["spec"]["versions"][0]["deprecated"] = json!(true);
     definition["spec"]["versions"].as_array_mut().unwrap().push(newer);
     api.create(DEFINITIONS, &definition).await;
     api.create(JOBS, &job("a")).await;
@@ -322,6 +323,23 @@ async fn an_object_is_shown_in_every_version_that_is_served() {
     api.patch(&format!("{newer}/a"), MERGE, &json!({"spec": {"suspend": true}}))
         .await;
     assert_eq!(api.get(&format!("{JOBS}/a")).await["spec"]["suspend"], true);
+    let warnings = [
+        (
+            JOBS,
+            Some("299 - \"trainer.test.io/v1alpha1 TrainJob is deprecated\""),
+        ),
+        (&newer, None),
+    ];
+    for (path, warning) in warnings {
+        let response = api.raw(get(path)).await;
+        assert_eq!(
+            response
+                .headers()
+                .get("warning")
+                .map(|value| value.to_str().unwrap()),
+            warning
+        );
+    }
     let group = api.get("/apis/trainer.test.io").await;
     assert_eq!(group["preferredVersion"]["version"], "v1");
 }
