@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteArguments};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -187,6 +187,18 @@ impl Lease {
     pub(crate) async fn begin(&mut self) -> Result<(), Error> {
         self.is_in_transaction = true;
         sqlx::query("BEGIN").execute(&mut **self).await?;
+        Ok(())
+    }
+
+    /// Runs statements that begin and commit a transaction themselves: one message to the thread
+    /// of the connection instead of one for each of them.
+    pub(crate) async fn transact(
+        &mut self,
+        statements: sqlx::query::Query<'_, sqlx::Sqlite, SqliteArguments>,
+    ) -> Result<(), Error> {
+        self.is_in_transaction = true;
+        statements.execute(&mut **self).await?;
+        self.is_in_transaction = false;
         Ok(())
     }
 

@@ -17,6 +17,7 @@ mod load;
 mod row;
 mod scan;
 mod state;
+mod statements;
 mod watch;
 mod write;
 mod writer;

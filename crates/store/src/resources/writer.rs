@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +16,7 @@ use super::{
     compact::Growth,
     draft::{self, Draft},
     state::{Change, Shared, State, Stored},
+    statements::{MOST, statements},
 };
 use crate::database::{self, Database, Lease};
 
@@ -109,6 +110,7 @@ fn take(shared: &Shared, queue: &mut VecDeque<Message>) -> (Batch, Option<onesho
     let mut batch = Batch::new(state.latest());
     let mut bytes = 0;
     while bytes < BATCH_BYTES
+        && batch.changes.len() < MOST
         && let Some(message) = queue.pop_front()
     {
         match message {
@@ -205,127 +207,10 @@ async fn write(
     if batch.changes.is_empty() {
         return Ok(());
     }
-    writer.begin().await?;
-    append(&mut writer, &batch.changes).await?;
-    replace(&mut writer, &batch.overlay).await?;
-    sqlx::query("UPDATE resource_revision SET latest = $1 WHERE id = 1")
-        .bind(batch.latest.cast_signed())
-        .execute(&mut *writer)
-        .await?;
-    writer.commit().await?;
+    let statements = statements(&batch.changes, &batch.overlay, batch.latest)?;
+    writer.transact(statements).await?;
     // While the connection is held: who writes next finds in memory what is in the database.
     let dropped = shared.state.write().apply(&batch.changes);
     drop(dropped);
     Ok(())
 }
-
-async fn append(writer: &mut Lease, changes: &[Change]) -> Result<(), database::Error> {
-    for (sql, changes) in APPEND.chunks(changes) {
-        let mut query = sqlx::query(sql);
-        for Change {
-            event,
-            previous_revision,
-        } in changes
-        {
-            let Object { key, revision, body } = &event.object;
-            query = query
-                .bind(revision.cast_signed())
-                .bind(&key.resource.group)
-                .bind(&key.resource.resource)
-                .bind(&key.namespace)
-                .bind(&key.name)
-                .bind(event.kind.to_string())
-                .bind(previous_revision.map(u64::cast_signed))
-                .bind(body.as_str())
-                .bind(event.previous.as_ref().map(Body::as_str));
-        }
-        query.execute(&mut **writer).await?;
-    }
-    Ok(())
-}
-
-async fn replace(writer: &mut Lease, overlay: &HashMap<Key, Option<Stored>>) -> Result<(), database::Error> {
-    let (mut put, mut gone) = (Vec::new(), Vec::new());
-    for (key, stored) in overlay {
-        match stored {
-            Some(stored) => put.push((key, stored)),
-            None => gone.push(key),
-        }
-    }
-    for (sql, objects) in PUT.chunks(&put) {
-        let mut query = sqlx::query(sql);
-        for (key, stored) in objects {
-            query = query
-                .bind(&key.resource.group)
-                .bind(&key.resource.resource)
-                .bind(&key.namespace)
-                .bind(&key.name)
-                .bind(stored.revision.cast_signed())
-                .bind(stored.as_str());
-        }
-        query.execute(&mut **writer).await?;
-    }
-    for (sql, keys) in REMOVE.chunks(&gone) {
-        let mut query = sqlx::query(sql);
-        for key in keys {
-            query = query
-                .bind(&key.resource.group)
-                .bind(&key.resource.resource)
-                .bind(&key.namespace)
-                .bind(&key.name);
-        }
-        query.execute(&mut **writer).await?;
-    }
-    Ok(())
-}
-
-/// A statement about many rows at once, in a few sizes, so that each is prepared once.
-struct Rows([(usize, &'static str); 4]);
-
-impl Rows {
-    /// `row` is one row's place in the statement.
-    fn new(head: &str, row: &str, tail: &str) -> Self {
-        Self([64, 16, 4, 1].map(|rows| {
-            let rows_of_it = vec![row; rows].join(", ");
-            (rows, &*format!("{head} {rows_of_it} {tail}").leak())
-        }))
-    }
-
-    /// The items in pieces, each with the statement of its size.
-    fn chunks<'a, T>(&self, mut items: &'a [T]) -> impl Iterator<Item = (&'static str, &'a [T])> {
-        let sizes = self.0;
-        std::iter::from_fn(move || {
-            let (size, sql) = sizes.into_iter().find(|(size, _)| *size <= items.len())?;
-            let (piece, rest) = items.split_at(size);
-            items = rest;
-            Some((sql, piece))
-        })
-    }
-}
-
-static APPEND: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(
-        "INSERT INTO resource_log
-             (revision, api_group, resource, namespace, name, kind, previous_revision, body, previous_body)
-         VALUES",
-        "(?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        "",
-    )
-});
-
-static PUT: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(
-        "INSERT INTO resource_objects (api_group, resource, namespace, name, revision, body) VALUES",
-        "(?, ?, ?, ?, ?, ?)",
-        "ON CONFLICT (api_group, resource, namespace, name)
-         DO UPDATE SET revision = excluded.revision, body = excluded.body",
-    )
-});
-
-static REMOVE: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::new(
-        "DELETE FROM resource_objects WHERE (api_group, resource, namespace, name) IN (VALUES",
-        "(?, ?, ?, ?)",
-        ")",
-    )
-});
