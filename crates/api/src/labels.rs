@@ -8,6 +8,8 @@ pub const TASK_ID: &str = "coracle.dev/task-id";
 pub const ATTEMPT: &str = "coracle.dev/attempt";
 /// Label on a task's Pod: the task's name in its pipeline.
 pub const TASK_NAME: &str = "coracle.dev/task-name";
+/// Label on a task's Pod on a cluster: the server that it is of. On a server's own node it has none.
+pub const SERVER: &str = "coracle.dev/server";
 /// Annotation on a Pod: the Python packages its container installs first, as the JSON of
 /// [`crate::ir::preamble::Requirements`]. A node may prepare an environment that holds them.
 pub const PYTHON_REQUIREMENTS: &str = "coracle.dev/python-requirements";

@@ -4,7 +4,7 @@
 //! `cargo run -p coracle-apiserver --example serve -- 127.0.0.1:8001 [FILE]`
 
 use axum::{Router, routing::get, serve::ListenerExt as _};
-use coracle_apiserver::{Options, Reserve, bootstrap, collect_garbage, router};
+use coracle_apiserver::{Options, Reserve, bootstrap, collect_garbage, identity::Identity, router};
 use coracle_store::{Location, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         kubelet,
         node_name: "here".to_owned(),
         reserve: Reserve::default(),
+        identity: Identity::ephemeral()?,
         stop,
     };
     let listener = tokio::net::TcpListener::bind(address).await?;

@@ -10,6 +10,7 @@
 //! - `request`, `negotiate`, `body`, `protobuf`, `selector`: reading requests
 //! - `admission`, `deletion`, `patch`, `validation`: deciding what a write does. Pure
 //! - `reserve`: what an object may have beside others: addresses, quotas, limits
+//! - [`identity`]: who makes a request, what they may do, and the log of it
 //! - `handlers`: the verbs; `render`, `status`: answers; `discovery`, `openapi`: what there is
 //!
 //! The engine is one for all kinds: to serve another, add a row.
@@ -23,6 +24,7 @@ mod deletion;
 mod discovery;
 mod gc;
 mod handlers;
+pub mod identity;
 mod kinds;
 mod managed;
 mod negotiate;
@@ -53,7 +55,7 @@ pub use self::{
     server::{Options, router},
 };
 
-/// Makes the namespaces that are always there, and finds out which kinds are served. May be run
+/// Makes the namespaces and roles that are always there, and finds out which kinds are served. May be run
 /// again at any time.
 ///
 /// # Errors
@@ -69,7 +71,11 @@ pub async fn bootstrap(resources: &Resources) -> Result<Catalogue, BootstrapErro
             Ok(_) | Err(resources::Error::AlreadyExists { .. }) => {}
             Err(error) => return Err(BootstrapError::Store(error)),
         }
+        let made = identity::account::make_default(resources, name, Timestamp::now()).await;
+        made.map_err(BootstrapError::Store)?;
     }
+    let roles = identity::defaults::reconcile(resources, Timestamp::now()).await;
+    roles.map_err(BootstrapError::Store)?;
     let catalogue = Catalogue::default();
     crd::refresh(resources, &catalogue)
         .await
@@ -82,7 +88,7 @@ pub async fn bootstrap(resources: &Resources) -> Result<Catalogue, BootstrapErro
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// The store failed.
-    #[error("the objects that are always there could not be made, or the definitions of kinds not read")]
+    #[error("what is always there could not be made, or the definitions of kinds not read")]
     Store(#[source] resources::Error),
     /// A rule of the API refuses what the API itself makes.
     #[error("an object that is always there was refused: {0}")]

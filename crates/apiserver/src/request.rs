@@ -93,7 +93,7 @@ fn is_part_of_namespace(group: &str, segment: &str) -> bool {
             .any(|part| part.segment() == segment)
 }
 
-fn decode(segment: &str) -> Option<String> {
+pub(crate) fn decode(segment: &str) -> Option<String> {
     if !segment.contains('%') {
         return Some(segment.to_owned());
     }

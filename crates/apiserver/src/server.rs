@@ -7,6 +7,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
+    middleware,
     response::{IntoResponse, Response},
     routing::{any, get},
 };
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     body, crd, discovery, handlers,
+    identity::{self, Identity, User},
     kinds::{CUSTOM_RESOURCE_DEFINITIONS, Catalogue, Handling, KindRef, Subresource},
     negotiate, openapi,
     render::{ListMetadata, View},
@@ -42,6 +44,8 @@ pub struct Options {
     pub node_name: String,
     /// Where Services get their addresses.
     pub reserve: Reserve,
+    /// Who is who, and where it is written down what they do.
+    pub identity: Identity,
     /// Ends watches, so that the process can.
     pub stop: CancellationToken,
 }
@@ -58,15 +62,27 @@ pub fn router(options: Options) -> Router {
         .route("/openapi/v2", get(openapi::v2))
         .route("/openapi/v3", get(openapi::index))
         .route("/openapi/v3/{*path}", get(openapi::document));
+    let tokens = Router::new()
+        .route(
+            "/.well-known/openid-configuration",
+            get(identity::discovery::configuration),
+        )
+        .route("/openid/v1/jwks", get(identity::discovery::keys));
     let health = Router::new()
         .route("/healthz", get(healthy))
         .route("/livez", get(healthy))
         .route("/readyz", get(ready));
+    let options = Arc::new(options);
     discovery
+        .merge(tokens)
         .merge(health)
         .route("/api/{version}/{*rest}", any(dispatch))
         .route("/apis/{group}/{version}/{*rest}", any(dispatch))
-        .with_state(Arc::new(options))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&options),
+            identity::layer::layer,
+        ))
+        .with_state(options)
 }
 
 async fn healthy() -> &'static str {
@@ -82,6 +98,8 @@ async fn ready(State(options): State<Arc<Options>>) -> Result<&'static str, Erro
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) server: Arc<Options>,
+    /// Who makes it.
+    pub(crate) user: User,
     pub(crate) target: Target,
     pub(crate) parameters: Parameters,
     pub(crate) headers: HeaderMap,
@@ -94,6 +112,7 @@ impl Call {
             target: Target::parse(&server.catalogue, parts.uri.path())?,
             parameters: Parameters::parse(&parts.uri)?,
             headers: std::mem::take(&mut parts.headers),
+            user: parts.extensions.get::<User>().cloned().unwrap_or_default(),
             server,
             now,
         })
@@ -222,6 +241,7 @@ async fn serve(call: Call, method: &Method, body: Body) -> Result<Response, Erro
         ("PATCH", Some(Subresource::Scale)) => handlers::scale::patch(&call, &bytes).await,
         ("GET", Some(Subresource::Log)) => handlers::log::log(&call).await,
         ("POST", None) if is_collection => handlers::write::create(&call, &bytes).await,
+        ("POST", Some(Subresource::Token)) => identity::token_request::create(&call, &bytes).await,
         ("POST", Some(Subresource::Binding)) => handlers::pod::bind(&call, &bytes).await,
         ("POST", Some(Subresource::Eviction)) => handlers::pod::evict(&call, &bytes).await,
         ("PUT", None | Some(Subresource::Status | Subresource::Finalize)) if !is_collection => {

@@ -69,6 +69,12 @@ pub(crate) enum Error {
         why: String,
         cause: Option<Box<Cause>>,
     },
+    /// Nobody is known to have made the request.
+    #[error("Unauthorized")]
+    Unauthorized,
+    /// Whoever makes the request may not.
+    #[error("{0}")]
+    Denied(Box<Denial>),
     /// The request cannot be understood.
     #[error("{0}")]
     BadRequest(String),
@@ -153,6 +159,29 @@ fn conflicts(conflicts: &[Conflict]) -> String {
     message
 }
 
+/// What somebody may not do. The resource need not be one that is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Denial {
+    pub(crate) group: String,
+    /// Empty for what is no resource.
+    pub(crate) resource: String,
+    pub(crate) name: String,
+    pub(crate) why: String,
+}
+
+impl std::fmt::Display for Denial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.resource.is_empty() {
+            write!(f, "{} ", qualified(&self.resource, &self.group))?;
+            if !self.name.is_empty() {
+                write!(f, "{:?} ", self.name)?;
+            }
+            f.write_str("is ")?;
+        }
+        write!(f, "forbidden: {}", self.why)
+    }
+}
+
 /// A `StatusCause` with a reason of its own.
 #[derive(Debug, Clone)]
 pub(crate) struct Cause {
@@ -204,9 +233,10 @@ impl Error {
             | Self::InvalidOptions { .. }
             | Self::PatchFailed(_)
             | Self::PatchResult(_) => (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
-            Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "Forbidden"),
+            Self::Forbidden { .. } | Self::Denied(_) => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::ApplyConflict(_) => (StatusCode::CONFLICT, "Conflict"),
             Self::BadRequest(_) | Self::Undecodable { .. } => (StatusCode::BAD_REQUEST, "BadRequest"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "Unauthorized"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::NotAcceptable(_) => (StatusCode::NOT_ACCEPTABLE, "NotAcceptable"),
             Self::UnsupportedMediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType"),
@@ -269,6 +299,17 @@ impl Error {
             details.insert("kind".to_owned(), (**kind).into());
         }
         match self {
+            Self::Denied(denial) => {
+                for (field, value) in [
+                    ("name", &denial.name),
+                    ("group", &denial.group),
+                    ("kind", &denial.resource),
+                ] {
+                    if !value.is_empty() {
+                        details.insert(field.to_owned(), value.as_str().into());
+                    }
+                }
+            }
             Self::Invalid { problems, .. } | Self::PatchResult(problems) => {
                 details.insert("causes".to_owned(), problems.causes());
             }

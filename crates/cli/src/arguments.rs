@@ -9,6 +9,7 @@ use crate::{
         cache::Cache,
         debug::Debug as DebugTask,
         gc::Gc,
+        kubeconfig::{Kubeconfig, Kubectl},
         lineage::Lineage,
         put_away::{Archive, Delete},
         retry::Retry,
@@ -88,6 +89,10 @@ pub(crate) enum Command {
     Cache(Cache),
     /// Delete artifacts that nothing needs any more
     Gc(Gc),
+    /// Write a kubeconfig: how kubectl and other Kubernetes clients reach the server
+    Kubeconfig(Kubeconfig),
+    /// Run kubectl against the server
+    Kubectl(Kubectl),
     /// Check what this machine has, and what it lacks
     Doctor,
 }

@@ -113,8 +113,9 @@ impl Engine {
     pub async fn run(mut self, cancel: CancellationToken) {
         self.tools.cancel = cancel.clone();
         let mut changes = self.tools.records.changes();
-        let pods: Api<Pod> = Api::all(self.tools.client.clone());
-        let watch = watcher(pods, watcher::Config::default().labels(labels::RUN_ID)).default_backoff();
+        let pods: Api<Pod> = self.settings.api(&self.tools.client);
+        let watch =
+            watcher(pods, watcher::Config::default().labels(&self.settings.selector())).default_backoff();
         let mut watch = std::pin::pin!(watch);
         self.take_up_unfinished().await;
         loop {
@@ -305,18 +306,39 @@ impl Engine {
 
     /// Deletes a run's Pods, and its workspace with what is in it.
     fn delete_pods(&mut self, run: RunId) {
-        let client = self.tools.client.clone();
+        let (client, settings) = (self.tools.client.clone(), self.settings.clone());
         self.finished.retain(|finished| *finished != run);
         // Nothing waits for it, and what is left over is found at the next relist.
         self.cleaners.spawn(async move {
-            delete_all::<Pod>(&client, run).await;
-            delete_all::<PersistentVolumeClaim>(&client, run).await;
+            delete_all(settings.api::<Pod>(&client), &client, run).await;
+            delete_all(settings.api::<PersistentVolumeClaim>(&client), &client, run).await;
         });
     }
 }
 
+impl Settings {
+    /// The objects of a kind wherever tasks run.
+    fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match &self.cluster {
+            Some(cluster) => Api::namespaced(client.clone(), &cluster.namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+
+    /// Selects the Pods of this server's tasks.
+    fn selector(&self) -> String {
+        match &self.cluster {
+            Some(cluster) => format!("{},{}={}", labels::RUN_ID, labels::SERVER, cluster.server_id),
+            None => format!("{},!{}", labels::RUN_ID, labels::SERVER),
+        }
+    }
+}
+
 /// Deletes the objects of a kind that carry a run's label.
-async fn delete_all<K>(client: &Client, run: RunId)
+async fn delete_all<K>(all: Api<K>, client: &Client, run: RunId)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -325,7 +347,7 @@ where
 {
     let chosen = ListParams::default().labels(&format!("{}={run}", labels::RUN_ID));
     let kind = K::kind(&()).into_owned();
-    let found = match Api::<K>::all(client.clone()).list_metadata(&chosen).await {
+    let found = match all.list_metadata(&chosen).await {
         Ok(found) => found,
         Err(error) => return tracing::warn!(run.id = %run, %error, "cannot list the {kind}s of a run"),
     };

@@ -5,7 +5,10 @@ use std::{
     path::PathBuf,
 };
 
+pub use coracle_apiserver::identity::audit::Mode as Audit;
 use jiff::SignedDuration;
+
+pub use crate::cluster::Cluster;
 
 /// The port that a server listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 4242;
@@ -25,6 +28,12 @@ pub struct Config {
     pub cache: Option<Option<SignedDuration>>,
     /// Which artifacts are deleted by themselves.
     pub retention: Retention,
+    /// Folders of this machine that Pods may write to as hostPath volumes.
+    pub host_paths: Vec<PathBuf>,
+    /// The cluster to use instead of this machine.
+    pub cluster: Option<Cluster>,
+    /// Which requests to the Kubernetes API are written down in `audit.log`.
+    pub audit: Audit,
 }
 
 /// Whose artifacts are deleted by themselves. With no limit, nobody's.
@@ -53,6 +62,9 @@ impl Config {
                 runs: None,
                 size: None,
             },
+            host_paths: Vec::new(),
+            cluster: None,
+            audit: Audit::Writes,
         }
     }
 }

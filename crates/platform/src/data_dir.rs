@@ -3,6 +3,8 @@
 //! ```text
 //! coracle.lock       held while a server runs
 //! coracle.db         objects and records
+//! pki/               keys and certificates of the server
+//! audit.log          who changed what through the Kubernetes API
 //! artifacts/         what tasks make
 //! environments/      Python environments, by content
 //! environments.yaml  which image is which environment (optional, yours to edit)
@@ -58,8 +60,41 @@ pub struct Running {
     pub pid: u32,
     /// Where it listens.
     pub url: String,
+    /// Where the Kubernetes API is to be found with TLS, where it is this server's.
+    #[serde(default)]
+    pub kubernetes: Option<String>,
+    /// The cluster that is used instead of this machine.
+    #[serde(default)]
+    pub cluster: Option<InUse>,
     /// Its version.
     pub version: String,
+}
+
+/// The cluster that a server uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InUse {
+    /// The file that says how to reach it.
+    pub kubeconfig: PathBuf,
+    /// The context of that file.
+    pub context: String,
+    /// Where its API is.
+    pub server: String,
+    /// Where tasks run.
+    pub namespace: String,
+}
+
+impl std::fmt::Display for InUse {
+    /// `the cluster https://… (context a of b), namespace c`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the cluster at {} (context `{}` of `{}`), in the namespace `{}`",
+            self.server,
+            self.context,
+            self.kubeconfig.display(),
+            self.namespace
+        )
+    }
 }
 
 /// A data directory that is ours until this is dropped.
@@ -166,6 +201,8 @@ mod tests {
         let running = Running {
             pid: 7,
             url: "http://127.0.0.1:4242".into(),
+            kubernetes: None,
+            cluster: None,
             version: "0.1.0".into(),
         };
         taken.announce(&running).expect("announced");

@@ -28,11 +28,11 @@ const REVISIONS_STAY: u64 = 20_000;
 /// The largest answer about deleted artifacts that is read, in bytes.
 const ANSWER: usize = 64 << 20;
 
-/// Tidies up now and then, until `stop`. `pipelines` is the pipelines API, which knows what of a
+/// Tidies up now and then, until `stop`. `own` are the objects of the embedded Kubernetes API, and
+/// a client of it; a cluster tidies up by itself. `pipelines` is the pipelines API, which knows what of a
 /// run's artifacts nobody needs.
 pub async fn keep(
-    resources: Resources,
-    client: Client,
+    own: Option<(Resources, Client)>,
     pipelines: Router,
     retention: Retention,
     stop: CancellationToken,
@@ -44,12 +44,14 @@ pub async fn keep(
             () = stop.cancelled() => return,
             _ = due.tick() => {}
         }
-        if let Err(error) = forget_events(&client, Timestamp::now()).await {
-            tracing::warn!(%error, "cannot delete old Events");
-        }
-        if let Err(error) = forget_revisions(&resources).await {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "cannot shorten the log of revisions");
+        if let Some((resources, client)) = &own {
+            if let Err(error) = forget_events(client, Timestamp::now()).await {
+                tracing::warn!(%error, "cannot delete old Events");
+            }
+            if let Err(error) = forget_revisions(resources).await {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "cannot shorten the log of revisions");
+            }
         }
         if retention != Retention::default() {
             collect(&pipelines, retention).await;

@@ -4,17 +4,24 @@
 //! engine. Stop is the reverse. A start that fails says one clear sentence and leaves everything
 //! as it was. Whether the Kubernetes API is embedded or a cluster is decided here and nowhere else.
 //!
+//! - [`cluster`]: a cluster in the place of the embedded API and the node
 //! - [`config`]: what can be chosen
 //! - [`data_dir`]: the data directory: made, locked, described
+//! - `embedded`: the embedded Kubernetes API, and this machine as its node
 //! - [`housekeeping`]: keeps what is only history from growing
 //! - [`guard`]: which HTTP requests are let in
+//! - [`pki`], [`tls`]: the keys of the server, and its door for Pods
 //! - [`server`]: start, serve, stop
 
+pub mod cluster;
 pub mod config;
 pub mod data_dir;
+mod embedded;
 pub mod guard;
 pub mod housekeeping;
+pub mod pki;
 pub mod server;
+pub mod tls;
 
-pub use config::Config;
+pub use config::{Cluster, Config};
 pub use server::{Error, Server};

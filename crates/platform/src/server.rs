@@ -3,33 +3,33 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
-use axum::{Router, body::Body, middleware, serve::ListenerExt as _};
+use axum::{Router, middleware, serve::ListenerExt as _};
+use coracle_apiserver::identity::{BadKey, audit};
 use coracle_artifacts::Artifacts;
-use coracle_controllers::{Controllers, clock::SystemClock};
 use coracle_pipelines::{
     schedule::Scheduler,
-    task::container::{Cache, Settings},
+    task::container::{Cache, OnCluster, Settings},
 };
 use coracle_store::{Location, OpenError, Store};
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::Client;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tower::{ServiceExt, service_fn};
 
 use crate::{
-    Config,
-    data_dir::{self, DataDir, Running},
-    guard, housekeeping,
+    Cluster, Config, cluster,
+    data_dir::{self, DataDir, InUse, Running},
+    embedded, guard, housekeeping, pki,
 };
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The namespace of whatever names none.
-const NAMESPACE: &str = "default";
+pub(crate) const NAMESPACE: &str = "default";
 
 /// A server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,24 @@ pub enum Error {
     /// The objects that are always there cannot be made.
     #[error("cannot prepare the Kubernetes API")]
     Bootstrap(#[source] coracle_apiserver::BootstrapError),
+    /// The keys of the server cannot be used.
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
+    /// The key for tokens is of another kind.
+    #[error(transparent)]
+    TokenKey(#[from] BadKey),
+    /// The certificate of the server cannot be used.
+    #[error("cannot offer TLS with the keys in the folder `pki` of the data directory")]
+    Tls(#[source] rustls::Error),
+    /// There is no port for Pods.
+    #[error("cannot listen for the requests of Pods to the Kubernetes API")]
+    NoPort(#[source] io::Error),
+    /// The audit log cannot be written.
+    #[error("cannot write `audit.log` in the data directory")]
+    Audit(#[source] io::Error),
+    /// The cluster cannot be used.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
     /// The node cannot start.
     #[error("cannot prepare this machine to run tasks")]
     Node(#[source] coracle_node::Error),
@@ -84,6 +102,8 @@ pub struct Server {
     data_dir: DataDir,
     address: SocketAddr,
     store: Store,
+    audit: audit::Log,
+    cluster: Option<InUse>,
     parts: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -104,41 +124,23 @@ impl Server {
             source,
         })?;
         let store = Store::open(Location::File(data_dir.path().join("coracle.db"))).await?;
-        let catalogue = coracle_apiserver::bootstrap(store.resources())
-            .await
-            .map_err(Error::Bootstrap)?;
-
         let stop = CancellationToken::new();
         let url = format!("http://{address}");
         let artifact_root = data_dir.path().join("artifacts");
         let artifacts = Artifacts::local(&artifact_root).map_err(Error::Artifacts)?;
-        let (client, connect) = in_process_client();
-        let node_name = coracle_node::machine_name();
-        let block = coracle_api::network::Block::of(data_dir.path());
-        let node = coracle_node::Node::new(coracle_node::Options {
-            client: client.clone(),
-            data_dir: data_dir.path().to_owned(),
-            name: node_name.clone(),
-            binary: config.binary.clone(),
-            writable: vec![artifact_root.clone()],
-            api: None,
-            block,
-        })
-        .map_err(Error::Node)?;
-        let reserve = coracle_apiserver::Reserve::new(block);
-        let kubernetes = coracle_apiserver::router(coracle_apiserver::Options {
-            resources: store.resources().clone(),
-            catalogue: catalogue.clone(),
-            kubelet: node.kubelet(),
-            node_name,
-            reserve,
-            stop: stop.clone(),
-        });
-        connect(kubernetes.clone());
+        let kubernetes = match &config.cluster {
+            Some(cluster) => on_cluster(cluster, &data_dir, &url).await?,
+            None => embedded::start(&config, &data_dir, &store, &artifact_root, &stop).await?,
+        };
+        let advertised = config
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.advertise_url.clone());
+        let launch_host = advertised.as_deref().and_then(guard::host_of);
         let gateway = coracle_gateway::router(coracle_gateway::Options {
             records: store.records().clone(),
             artifacts: artifacts.clone(),
-            namespace: NAMESPACE.to_owned(),
+            namespace: kubernetes.namespace.clone(),
             version: VERSION.to_owned(),
             commit: option_env!("CORACLE_COMMIT").unwrap_or_default().to_owned(),
             private_urls: std::env::var_os("CORACLE_PRIVATE_URLS").is_some_and(|value| value == "1"),
@@ -147,50 +149,42 @@ impl Server {
         });
         let pipelines = gateway.clone();
         let router = kubernetes
+            .router
             .merge(gateway)
             .merge(coracle_webui::router())
-            .layer(middleware::from_fn_with_state((), guard::layer));
+            .layer(middleware::from_fn_with_state(launch_host, guard::layer));
         let engine = coracle_pipelines::Engine::new(coracle_pipelines::Options {
-            client: client.clone(),
+            client: kubernetes.client.clone(),
             records: store.records().clone(),
             artifacts,
             settings: Settings {
                 artifact_root,
                 launcher: config.binary.to_string_lossy().into_owned(),
-                server_url: url.clone(),
+                server_url: advertised.unwrap_or_else(|| url.clone()),
                 cache: config.cache.map(|ttl| Cache { ttl }),
+                cluster: kubernetes.in_use.as_ref().map(|cluster| OnCluster {
+                    namespace: cluster.namespace.clone(),
+                    server_id: cluster::server_id(data_dir.path()),
+                }),
             },
         });
 
         let mut parts = JoinSet::new();
         parts.spawn(serve(listener, router, stop.clone()));
-        let collector =
-            coracle_apiserver::collect_garbage(store.resources().clone(), catalogue, stop.clone());
-        parts.spawn(collector);
-        let node_stop = stop.clone();
-        parts.spawn(async move {
-            if let Err(error) = node.run(node_stop).await {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the node stopped: no task runs any more"
-                );
-            }
-        });
+        for part in kubernetes.parts {
+            parts.spawn(part);
+        }
         parts.spawn(engine.run(stop.clone()));
-        let controllers = Controllers::new(coracle_controllers::Options {
-            client: client.clone(),
-            clock: Arc::new(SystemClock),
-            root_ca: None,
-        });
-        parts.spawn(controllers.run(stop.clone()));
         let scheduler = Scheduler::new(coracle_pipelines::schedule::Options {
             records: store.records().clone(),
             clock: Arc::new(Timestamp::now),
         });
         parts.spawn(scheduler.run(stop.clone()));
         parts.spawn(housekeeping::keep(
-            store.resources().clone(),
-            client,
+            kubernetes
+                .in_use
+                .is_none()
+                .then(|| (store.resources().clone(), kubernetes.client)),
             pipelines,
             config.retention,
             stop.clone(),
@@ -198,6 +192,8 @@ impl Server {
         let running = Running {
             pid: std::process::id(),
             url,
+            kubernetes: kubernetes.url,
+            cluster: kubernetes.in_use.clone(),
             version: VERSION.to_owned(),
         };
         data_dir.announce(&running).map_err(Error::NotAnnounced)?;
@@ -205,6 +201,8 @@ impl Server {
             data_dir,
             address,
             store,
+            audit: kubernetes.audit,
+            cluster: kubernetes.in_use,
             parts,
             stop,
         })
@@ -216,12 +214,19 @@ impl Server {
         self.address
     }
 
+    /// The cluster that is used instead of this machine.
+    #[must_use]
+    pub const fn cluster(&self) -> Option<&InUse> {
+        self.cluster.as_ref()
+    }
+
     /// Works until `cancel`, then stops in order. Tasks that are at work go on by themselves and
     /// are taken up again at the next start.
     pub async fn run(mut self, cancel: CancellationToken) {
         cancel.cancelled().await;
         self.stop.cancel();
         while self.parts.join_next().await.is_some() {}
+        self.audit.flush().await;
         self.data_dir.withdraw();
         self.store.close().await;
     }
@@ -237,6 +242,44 @@ async fn bind(host: IpAddr, port: u16) -> Result<TcpListener, Error> {
         })
 }
 
+/// The Kubernetes that everything else works with: embedded, or a cluster.
+pub(crate) struct Kubernetes {
+    /// A client that may do everything, or what the kubeconfig's user may.
+    pub(crate) client: Client,
+    /// Its API, for clients of this server.
+    pub(crate) router: Router,
+    /// Where tasks run.
+    pub(crate) namespace: String,
+    /// Where the embedded API offers TLS.
+    pub(crate) url: Option<String>,
+    /// The cluster.
+    pub(crate) in_use: Option<InUse>,
+    /// What works until the server stops.
+    pub(crate) parts: Vec<BoxFuture<'static, ()>>,
+    pub(crate) audit: audit::Log,
+}
+
+async fn on_cluster(wanted: &Cluster, data_dir: &DataDir, url: &str) -> Result<Kubernetes, Error> {
+    let connection = wanted.connect().await?;
+    connection
+        .check_reach(url, wanted.advertise_url.is_some())
+        .await?;
+    tracing::warn!(
+        "tasks run on {}: their Pods need the folder {} and this program at the same paths as here",
+        connection.in_use,
+        data_dir.path().join("artifacts").display()
+    );
+    Ok(Kubernetes {
+        router: cluster::router(connection.client.clone()),
+        client: connection.client,
+        namespace: connection.in_use.namespace.clone(),
+        url: None,
+        in_use: Some(connection.in_use),
+        parts: Vec::new(),
+        audit: audit::Log::off(),
+    })
+}
+
 /// Serves until `stop`. Connections that are still open then, such as watches, are cut.
 async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     // What a watch tells is small and goes out at once.
@@ -245,7 +288,8 @@ async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
             tracing::debug!(%error, "a connection gathers what it sends");
         }
     });
-    let serving = axum::serve(listener, router).into_future();
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service).into_future();
     tokio::select! {
         result = serving => {
             if let Err(error) = result {
@@ -254,19 +298,4 @@ async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
         }
         () = stop.cancelled() => {}
     }
-}
-
-/// A client of an API that is given afterwards: the API needs the node, and the node a client.
-fn in_process_client() -> (Client, impl FnOnce(Router)) {
-    let cell: Arc<OnceLock<Router>> = Arc::default();
-    let served = Arc::clone(&cell);
-    let service = service_fn(move |request: http::Request<kube::client::Body>| {
-        let router = served.get().cloned().unwrap_or_default();
-        router.oneshot(request.map(Body::new))
-    });
-    let connect = move |router| {
-        // The one call there is: the closure is consumed by it.
-        let _ = cell.set(router);
-    };
-    (Client::new(service, NAMESPACE), connect)
 }

@@ -52,6 +52,7 @@ impl Bench {
             kubelet: Router::new(),
             reserve: coracle_apiserver::Reserve::default(),
             node_name: "fake".to_owned(),
+            identity: coracle_apiserver::identity::Identity::ephemeral().unwrap(),
             stop: CancellationToken::new(),
         });
         let service = service_fn(move |request: axum::http::Request<kube::client::Body>| {
@@ -89,6 +90,7 @@ impl Bench {
                 artifact_root: "/artifacts".into(),
                 launcher: "/bin/coracle".to_owned(),
                 server_url: "http://127.0.0.1:1".to_owned(),
+                cluster: None,
                 cache: None,
             },
         });

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use self::{options::Options, record::Record};
 use crate::{
     admission, body, deletion,
+    identity::{account, escalation},
     kinds::{Kind, KindRef, NAMESPACES, Subresource},
     managed, object,
     patch::Patch,
@@ -71,6 +72,7 @@ pub(crate) async fn create(call: &Call, bytes: &[u8]) -> Result<Response, Error>
             admission::create(kind, namespace, given.clone(), &mut options.fields, id, call.now)?;
         let key = kind.key(namespace, object::name(&admitted));
         check_namespace(call, &key).await?;
+        admit(call, &mut admitted).await?;
         held.admit(None, &mut admitted)?;
         let admitted = Record::new(call, &options).created(admitted, managers.as_ref());
         match store(call, key, admitted, options.is_dry).await {
@@ -83,6 +85,13 @@ pub(crate) async fn create(call: &Call, bytes: &[u8]) -> Result<Response, Error>
         }
     }
     Err(Error::Internal("no name was drawn".to_owned()))
+}
+
+/// Adds to a new object what its ServiceAccount has for it, and checks that it grants nothing that
+/// its writer does not have.
+async fn admit(call: &Call, new: &mut Value) -> Result<(), Error> {
+    account::admit(call, new).await?;
+    escalation::guard(call).await?.check(None, new)
 }
 
 /// A body that cannot be read, as an error that says what it was to be.
@@ -182,19 +191,22 @@ fn check_name(call: &Call, object: &Value) -> Result<(), Error> {
 async fn change(call: &Call, change: &Change, mut options: Options) -> Result<Response, Error> {
     let view = call.view()?;
     let key = call.key();
+    let guard = escalation::guard(call).await?;
     loop {
         let (code, attempt) = match call.resources().get(&key).await? {
             Some(current) => {
                 let held = reserve::hold(call, false).await?;
                 let changed = changed(call, change, &current.body, &mut options, &held)?;
+                guard.check(Some(&call.kind().served(Value::clone(&current.body))), &changed)?;
                 let changed = call.kind().stored(changed);
                 let attempt = put(call, &key, current, changed, options.is_dry).await;
                 (StatusCode::OK, attempt)
             }
             None => {
                 let held = reserve::hold(call, true).await?;
-                let admitted = created(call, change, &mut options, &held)?;
+                let mut admitted = created(call, change, &mut options, &held)?;
                 check_namespace(call, &key).await?;
+                admit(call, &mut admitted).await?;
                 let attempt = store(call, key.clone(), admitted, options.is_dry).await;
                 (StatusCode::CREATED, attempt.map(Some))
             }

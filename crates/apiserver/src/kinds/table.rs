@@ -11,6 +11,7 @@ use super::{
 use crate::{
     columns::{self, Columns},
     crd,
+    identity::reviews,
     rules::{self, Rules},
 };
 
@@ -96,6 +97,7 @@ pub(super) fn built_in() -> Vec<KindRef> {
         apps_kinds(),
         batch_kinds(),
         access_kinds(),
+        review_kinds(),
         other_kinds(),
     ];
     let shared = [&NAMESPACES, &PODS, &LEASES, &CUSTOM_RESOURCE_DEFINITIONS].map(|kind| Arc::clone(kind));
@@ -297,6 +299,68 @@ fn access_kinds() -> Vec<Kind> {
             columns: Columns::Fixed(columns::policy::DATED),
             rules: rules::roles::ROLE,
             ..rbac("roles", "role", "Role")
+        },
+    ]
+}
+
+/// Questions about who somebody is and what they may do.
+fn review_kinds() -> Vec<Kind> {
+    let authentication = ("authentication.k8s.io", "v1");
+    let authorization = ("authorization.k8s.io", "v1");
+    vec![
+        Kind {
+            scope: Scope::Cluster,
+            handling: Handling::Answered(|call, review| Box::pin(reviews::whoami(call, review))),
+            ..Kind::new(
+                authentication,
+                "selfsubjectreviews",
+                "selfsubjectreview",
+                "SelfSubjectReview",
+            )
+        },
+        Kind {
+            scope: Scope::Cluster,
+            handling: Handling::Answered(|call, review| Box::pin(reviews::token(call, review))),
+            ..Kind::new(authentication, "tokenreviews", "tokenreview", "TokenReview")
+        },
+        Kind {
+            handling: Handling::Answered(|call, review| Box::pin(reviews::local_access(call, review))),
+            ..Kind::new(
+                authorization,
+                "localsubjectaccessreviews",
+                "localsubjectaccessreview",
+                "LocalSubjectAccessReview",
+            )
+        },
+        Kind {
+            scope: Scope::Cluster,
+            handling: Handling::Answered(|call, review| Box::pin(reviews::own_access(call, review))),
+            ..Kind::new(
+                authorization,
+                "selfsubjectaccessreviews",
+                "selfsubjectaccessreview",
+                "SelfSubjectAccessReview",
+            )
+        },
+        Kind {
+            scope: Scope::Cluster,
+            handling: Handling::Answered(|call, review| Box::pin(reviews::own_rules(call, review))),
+            ..Kind::new(
+                authorization,
+                "selfsubjectrulesreviews",
+                "selfsubjectrulesreview",
+                "SelfSubjectRulesReview",
+            )
+        },
+        Kind {
+            scope: Scope::Cluster,
+            handling: Handling::Answered(|call, review| Box::pin(reviews::access(call, review))),
+            ..Kind::new(
+                authorization,
+                "subjectaccessreviews",
+                "subjectaccessreview",
+                "SubjectAccessReview",
+            )
         },
     ]
 }

@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, response::Response};
-use coracle_apiserver::{Catalogue, Options, Reserve, bootstrap, collect_garbage, router};
+use coracle_apiserver::{
+    Catalogue, Options, Reserve, bootstrap, collect_garbage, identity::Identity, router,
+};
 use coracle_store::{Location, Store, resources::Resources};
 use futures::StreamExt as _;
 use http::{Request, StatusCode, header};
@@ -45,6 +47,7 @@ impl Api {
             kubelet,
             node_name: NODE.to_owned(),
             reserve: Reserve::default(),
+            identity: Identity::ephemeral().unwrap(),
             stop: stop.clone(),
         };
         Self {
@@ -74,6 +77,7 @@ impl Api {
             kubelet: Router::new(),
             reserve: Reserve::default(),
             node_name: NODE.to_owned(),
+            identity: Identity::ephemeral().unwrap(),
             stop: CancellationToken::new(),
         };
         Self {

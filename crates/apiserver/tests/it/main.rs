@@ -7,6 +7,7 @@ mod deletion;
 mod discovery;
 mod garbage;
 mod harness;
+mod identity;
 mod interleavings;
 mod kube_client;
 mod listing;

@@ -76,7 +76,7 @@ async fn a_write_that_changes_nothing_is_no_new_revision() {
     let api = Api::new().await;
     let created = api.create(PODS, &pod("p")).await;
     let replaced = api
-        .expect(200, with_body("PUT", &format!("{PODS}/p"), JSON, &pod("p")))
+        .expect(200, with_body("PUT", &format!("{PODS}/p"), JSON, &created))
         .await;
     assert_eq!(replaced, created);
 }

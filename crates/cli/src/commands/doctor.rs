@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -29,6 +30,7 @@ pub(super) fn doctor(global: &Global) -> anyhow::Result<ExitCode> {
         .collect();
     findings.push(kfp());
     findings.push(server(global));
+    findings.extend(cluster(&data_dir));
     let has_failed = findings.iter().any(|finding| finding.outcome == Outcome::Fail);
     let json: Value = findings.iter().map(Finding::json).collect();
     if !output::raw(&json!({"checks": json}), global.output)? {
@@ -121,6 +123,17 @@ fn server(global: &Global) -> Finding {
         found,
         hint,
     }
+}
+
+/// Which cluster a running server uses instead of this machine.
+fn cluster(data_dir: &Path) -> Option<Finding> {
+    let cluster = super::up::alive(data_dir).ok()??.cluster?;
+    Some(Finding {
+        name: "cluster".to_owned(),
+        outcome: Outcome::Ok,
+        found: format!("tasks run on {cluster}"),
+        hint: None,
+    })
 }
 
 fn write(findings: &[Finding], colour: bool, out: &mut impl Write) -> io::Result<()> {

@@ -6,6 +6,7 @@ mod describe;
 mod doctor;
 pub(crate) mod gc;
 mod get;
+pub(crate) mod kubeconfig;
 pub(crate) mod lineage;
 mod logs;
 pub(crate) mod put_away;
@@ -49,6 +50,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Delete(options) => put_away::delete(options, &client()?)?,
         Command::Cache(options) => return cache::cache(options, &client()?, format),
         Command::Gc(options) => return gc::gc(options, &client()?, format),
+        Command::Kubeconfig(options) => kubeconfig::kubeconfig(options, global)?,
+        Command::Kubectl(options) => kubeconfig::kubectl(options, global)?,
         Command::Doctor => return doctor::doctor(global),
     }
     Ok(ExitCode::SUCCESS)

@@ -15,8 +15,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use coracle_platform::{
-    Config, Server,
-    config::{DEFAULT_PORT, Retention},
+    Cluster, Config, Server,
+    config::{Audit, DEFAULT_PORT, Retention},
     data_dir::{self, Running},
 };
 use jiff::SignedDuration;
@@ -66,12 +66,59 @@ pub(crate) struct Up {
     /// Delete the artifacts of the oldest runs, until all together are no larger: `50Gi`
     #[arg(long, env = "CORACLE_RETAIN_SIZE", value_name = "BYTES")]
     pub(crate) retain_size: Option<Size>,
+    /// Which requests to the Kubernetes API go to `audit.log` in the data directory
+    #[arg(long, env = "CORACLE_AUDIT_LOG", value_enum, default_value_t = Audited::Writes)]
+    pub(crate) audit_log: Audited,
+    /// Folder of this machine that Pods may write to as a hostPath; may be given several times
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) host_path: Vec<PathBuf>,
+    /// Run tasks on the cluster of this kubeconfig instead of this machine
+    #[arg(long, env = "CORACLE_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, requires = "kubeconfig", value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Namespace of the cluster that tasks run in [default: that of the context]
+    #[arg(long, requires = "kubeconfig", value_name = "NAME")]
+    pub(crate) cluster_namespace: Option<String>,
+    /// Where Pods of the cluster reach this server: the URL of a proxy or tunnel that leads here
+    #[arg(long, requires = "kubeconfig", value_name = "URL")]
+    pub(crate) advertise_url: Option<String>,
     /// Stay in the foreground (the default)
     #[arg(long, conflicts_with = "detach")]
     pub(crate) foreground: bool,
     /// Go to the background once ready; logs go to `coracle.log` in the data directory
     #[arg(short = 'd', long)]
     pub(crate) detach: bool,
+}
+
+/// Which requests go to the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Audited {
+    /// Every request
+    All,
+    /// What changes something, and what was refused
+    Writes,
+    /// None
+    Off,
+}
+
+impl Audited {
+    const fn mode(self) -> Audit {
+        match self {
+            Self::All => Audit::All,
+            Self::Writes => Audit::Writes,
+            Self::Off => Audit::Off,
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Writes => "writes",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// Starts a server and, in the foreground, works until it is told to stop.
@@ -98,6 +145,14 @@ fn serve(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
         runs: options.retain_runs,
         size: options.retain_size.map(|size| size.0),
     };
+    config.audit = options.audit_log.mode();
+    config.host_paths.clone_from(&options.host_path);
+    config.cluster = options.kubeconfig.as_ref().map(|kubeconfig| Cluster {
+        kubeconfig: kubeconfig.clone(),
+        context: options.context.clone(),
+        namespace: options.cluster_namespace.clone(),
+        advertise_url: options.advertise_url.clone(),
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -135,6 +190,9 @@ fn announce(server: &Server, data_dir: &Path) -> io::Result<()> {
     )?;
     if std::env::var_os(DETACHED).is_none() {
         writeln!(out, "  data  {}", data_dir.display())?;
+        if let Some(cluster) = server.cluster() {
+            writeln!(out, "  tasks on {cluster}")?;
+        }
         writeln!(out, "  stop  Ctrl-C, or `coracle down`")?;
     }
     out.flush()
@@ -200,7 +258,7 @@ fn detach(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The options about the cache and retention, as they were given.
+/// The options for the server itself, as they were given.
 fn limits(options: &Up) -> Vec<String> {
     let given = [
         (
@@ -214,6 +272,17 @@ fn limits(options: &Up) -> Vec<String> {
             options.retain_size.map(|size| size.0.to_string()),
         ),
     ];
+    let mut given = given.to_vec();
+    given.push(("--audit-log", Some(options.audit_log.word().to_owned())));
+    for path in &options.host_path {
+        given.push(("--host-path", Some(whole(path))));
+    }
+    given.extend([
+        ("--kubeconfig", options.kubeconfig.as_deref().map(whole)),
+        ("--context", options.context.clone()),
+        ("--cluster-namespace", options.cluster_namespace.clone()),
+        ("--advertise-url", options.advertise_url.clone()),
+    ]);
     let mut words: Vec<String> = given
         .into_iter()
         .filter_map(|(name, value)| Some([name.to_owned(), value?]))
@@ -223,6 +292,12 @@ fn limits(options: &Up) -> Vec<String> {
         words.push("--no-cache".to_owned());
     }
     words
+}
+
+/// A path that means the same from any folder.
+fn whole(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.to_string_lossy().into_owned()
 }
 
 /// Stops the server of a data directory, and returns when it has stopped.
@@ -292,12 +367,18 @@ mod tests {
                 "--retain-days",
                 "30",
                 "--retain-size",
-                "1024"
+                "1024",
+                "--audit-log",
+                "writes"
             ]
         );
         let again = parse(&format!("up {}", words.join(" "))).expect("valid");
         assert_eq!(limits(&again), words);
-        assert_eq!(limits(&parse("up --no-cache").expect("valid")), ["--no-cache"]);
+        assert_eq!(
+            limits(&parse("up --no-cache --audit-log off --kubeconfig /k").expect("valid")),
+            ["--audit-log", "off", "--kubeconfig", "/k", "--no-cache"]
+        );
+        assert!(parse("up --context c").is_err());
         assert!(parse("up --no-cache --cache-ttl 1d").is_err());
     }
 }

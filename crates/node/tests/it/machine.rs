@@ -10,6 +10,7 @@ use std::{
 
 use axum::{Router, body::Body};
 use coracle_api::network::Block;
+use coracle_apiserver::identity::Identity;
 use coracle_node::{Error, Isolation, Node, Options};
 use coracle_store::{Location, Store};
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
@@ -35,6 +36,7 @@ pub(crate) struct Machine {
     router: Arc<OnceLock<Router>>,
     store: Store,
     catalogue: coracle_apiserver::Catalogue,
+    identity: Identity,
     node: Option<(CancellationToken, JoinHandle<Result<(), Error>>)>,
     isolation: Isolation,
     log_bytes: Option<u64>,
@@ -57,6 +59,8 @@ impl Machine {
     async fn start_as(isolation: Isolation, log_bytes: Option<u64>) -> Self {
         let store = Store::open(Location::Memory).await.unwrap();
         let catalogue = coracle_apiserver::bootstrap(store.resources()).await.unwrap();
+        let identity = Identity::ephemeral().unwrap().authority("a certificate");
+        identity.publish_authority(store.resources()).await.unwrap();
         let router: Arc<OnceLock<Router>> = Arc::default();
         let served = Arc::clone(&router);
         let service = service_fn(move |request: axum::http::Request<kube::client::Body>| {
@@ -70,6 +74,7 @@ impl Machine {
             router,
             store,
             catalogue,
+            identity,
             node: None,
             isolation,
             log_bytes,
@@ -103,6 +108,7 @@ impl Machine {
             kubelet: node.kubelet(),
             reserve: coracle_apiserver::Reserve::default(),
             node_name: NODE.to_owned(),
+            identity: self.identity.clone(),
             stop: CancellationToken::new(),
         };
         // The API of the first node serves the later ones: both read the same folder.

@@ -44,6 +44,17 @@ pub struct Settings {
     pub server_url: String,
     /// How results are reused; none for not at all.
     pub cache: Option<Cache>,
+    /// The cluster that Pods run on, when it is not this server's own node.
+    pub cluster: Option<OnCluster>,
+}
+
+/// What Pods on a cluster need that others have by themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnCluster {
+    /// The only namespace that tasks run in.
+    pub namespace: String,
+    /// Tells Pods of this server from those of others.
+    pub server_id: String,
 }
 
 /// How results are reused.
@@ -189,7 +200,7 @@ pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
         "volumes": volumes,
         "containers": [main],
     });
-    let metadata = metadata(order, &pod_name, &kubernetes);
+    let metadata = metadata(order, settings, &pod_name, &kubernetes);
     for (field, value) in spec_fields(kubernetes, passthroughs) {
         spec[field] = value;
     }
@@ -222,6 +233,9 @@ fn kubernetes_part(
 ) -> Result<(Volumes, PodSettings), Failure> {
     let mut volumes = Volumes::default();
     inputs_from_elsewhere(order, settings, &mut volumes);
+    if settings.cluster.is_some() {
+        shared_with_node(settings, &mut volumes);
+    }
     if let Some(claim) = &order.workspace_claim {
         let source = json!({"persistentVolumeClaim": {"claimName": claim}});
         volumes.add(
@@ -245,7 +259,7 @@ fn kubernetes_part(
 }
 
 /// The pipeline's own labels and annotations, and ours, which win.
-fn metadata(order: &Order<'_>, pod_name: &str, kubernetes: &PodSettings) -> Value {
+fn metadata(order: &Order<'_>, settings: &Settings, pod_name: &str, kubernetes: &PodSettings) -> Value {
     let mut labels = kubernetes.metadata.labels.clone();
     labels.extend([
         (labels::RUN_ID.to_owned(), order.run_id.to_string()),
@@ -253,6 +267,9 @@ fn metadata(order: &Order<'_>, pod_name: &str, kubernetes: &PodSettings) -> Valu
         (labels::ATTEMPT.to_owned(), order.attempt.to_string()),
         (labels::TASK_NAME.to_owned(), sanitised(order.task_name, 63)),
     ]);
+    if let Some(cluster) = &settings.cluster {
+        labels.insert(labels::SERVER.to_owned(), cluster.server_id.clone());
+    }
     let mut annotations = kubernetes.metadata.annotations.clone();
     if let Some(preamble) = preamble::parse(&order.container.command, &order.container.args) {
         let requirements = json!(preamble.requirements).to_string();
@@ -317,6 +334,18 @@ fn inputs_from_elsewhere(order: &Order<'_>, settings: &Settings, volumes: &mut V
         let mount = json!({"mountPath": path, "readOnly": true});
         volumes.add(&format!("input-{number}"), source, mount, false);
     }
+}
+
+/// On a cluster the folder of artifacts and the launcher are where they are here: on nodes that
+/// share them with this machine.
+fn shared_with_node(settings: &Settings, volumes: &mut Volumes) {
+    let root = &settings.artifact_root;
+    let source = json!({"hostPath": {"path": root, "type": "Directory"}});
+    volumes.add("coracle-artifacts", source, json!({"mountPath": root}), false);
+    let launcher = &settings.launcher;
+    let source = json!({"hostPath": {"path": launcher, "type": "File"}});
+    let mount = json!({"mountPath": launcher, "readOnly": true});
+    volumes.add("coracle-launcher", source, mount, false);
 }
 
 /// Text as one component of a name or path: lower-case letters, digits, dashes.
@@ -407,6 +436,7 @@ mod tests {
             launcher: "/bin/coracle".into(),
             server_url: "http://127.0.0.1:4242".into(),
             cache: None,
+            cluster: None,
         };
         build(&order, &settings)
     }

@@ -68,6 +68,7 @@ impl World {
             artifact_root: "/artifacts".into(),
             launcher: "/bin/coracle".into(),
             server_url: "http://127.0.0.1:1".into(),
+            cluster: None,
             cache: Some(Cache::default()),
         };
         let mut world = Self {

@@ -204,6 +204,7 @@ mod tests {
             launcher: "/bin/coracle".into(),
             server_url: "http://127.0.0.1:4242".into(),
             cache: None,
+            cluster: None,
         };
         launch_spec(&order, &settings)
     }
