@@ -204,7 +204,7 @@ impl Node {
         if let Err(error) = &moving {
             tracing::warn!(%error, "Pods share this machine's ports: see `coracle doctor`");
         }
-        let (table, known) = watch::channel(Arc::default());
+        let (table, known) = watch::channel(None);
         let names = Arc::new(Names::new(known.clone()));
         let context = Arc::new(Context {
             client: client.clone(),
@@ -230,7 +230,7 @@ impl Node {
         });
         let mut parts = JoinSet::new();
         parts.spawn(writer.run());
-        parts.spawn(services::run(client.clone(), Arc::new(table)));
+        parts.spawn(services::run(client.clone(), table));
         parts.spawn(names.run());
         parts.spawn(proxy::run(known, context.events.clone(), cancel.clone()));
         let own = placement::Machine {

@@ -24,6 +24,10 @@ use super::{
 /// Names with a dot in a Pod's folder: containers are called without.
 const HOSTS: &str = "etc.hosts";
 const HOSTNAME: &str = "etc.hostname";
+const NSSWITCH: &str = "etc.nsswitch.conf";
+
+/// Where the C library reads whom to ask for names.
+pub(crate) const SWITCH: &str = "/etc/nsswitch.conf";
 
 /// The file of a Pod's folder that is its `/etc/hosts`.
 pub(crate) fn hosts_file(folder: &Path) -> PathBuf {
@@ -35,10 +39,16 @@ pub(crate) fn hostname_file(folder: &Path) -> PathBuf {
     folder.join(HOSTNAME)
 }
 
+/// The file of a Pod's folder that is its [`SWITCH`], if this machine's does not do.
+pub(crate) fn switch_file(folder: &Path) -> PathBuf {
+    folder.join(NSSWITCH)
+}
+
 /// The Pods and what their files say.
 #[derive(Debug)]
 pub(crate) struct Names {
-    table: watch::Receiver<Arc<Table>>,
+    /// Nothing until all is known for the first time.
+    table: watch::Receiver<Option<Arc<Table>>>,
     kept: Mutex<HashMap<String, Kept>>,
 }
 
@@ -52,7 +62,7 @@ struct Kept {
 }
 
 impl Names {
-    pub(crate) fn new(table: watch::Receiver<Arc<Table>>) -> Self {
+    pub(crate) fn new(table: watch::Receiver<Option<Arc<Table>>>) -> Self {
         Self {
             table,
             kept: Mutex::default(),
@@ -61,18 +71,28 @@ impl Names {
 
     /// What is known of Services now.
     pub(crate) fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.table.borrow())
+        self.table.borrow().clone().unwrap_or_default()
     }
 
     /// Writes the Pod's files, and keeps them up to date from now on. Blocks.
     pub(crate) fn keep(&self, pod: &Arc<Pod>, address: Ipv4Addr, folder: PathBuf) -> io::Result<()> {
         fs::create_dir_all(&folder)?;
         fs::write(hostname_file(&folder), format!("{}\n", machine_name(pod)))?;
+        if let Some(text) = switch(fs::read_to_string(SWITCH).ok().as_deref()) {
+            fs::write(switch_file(&folder), text)?;
+        }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         // Locked from here on, so that no change comes in between.
         let mut all = self.kept.lock();
-        let text = render(pod, address, &self.table(), &of_host());
-        write(&hosts_file(&folder), &text)?;
+        let file = hosts_file(&folder);
+        // A Pod that runs goes on with what it had until all is known.
+        let text = if self.table.borrow().is_none() && file.exists() {
+            String::new()
+        } else {
+            let text = render(pod, address, &self.table(), &of_host());
+            write(&file, &text)?;
+            text
+        };
         let kept = Kept {
             pod: Arc::clone(pod),
             address,
@@ -125,6 +145,28 @@ fn of_host() -> String {
     fs::read_to_string("/etc/hosts").unwrap_or_default()
 }
 
+/// Whom to ask for names, with `/etc/hosts` first; nothing if that is so already. Some machines ask a service before,
+/// which knows this machine's file only.
+fn switch(host: Option<&str>) -> Option<String> {
+    let Some(host) = host else {
+        return Some("hosts: files dns\n".to_owned());
+    };
+    let mut is_changed = false;
+    let lines = host.lines().map(|line| {
+        let Some(asked) = line.trim_start().strip_prefix("hosts:") else {
+            return line.to_owned();
+        };
+        if asked.split_ascii_whitespace().next() == Some("files") {
+            return line.to_owned();
+        }
+        is_changed = true;
+        let others = asked.split_ascii_whitespace().filter(|word| *word != "files");
+        format!("hosts: files {}", others.collect::<Vec<_>>().join(" "))
+    });
+    let text = lines.map(|line| line + "\n").collect();
+    is_changed.then_some(text)
+}
+
 /// Writes into the file, filling up with empty lines what it was longer before.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let open = fs::OpenOptions::new()
@@ -146,17 +188,30 @@ mod tests {
 
     use super::{super::table::tests::table, *};
 
+    #[test]
+    fn a_pods_own_names_are_asked_for_first() {
+        assert_eq!(switch(Some("passwd: files\nhosts: files dns\n")), None);
+        assert_eq!(switch(Some("passwd: files\n")), None);
+        assert_eq!(
+            switch(Some(
+                "hosts:\tmymachines resolve [!UNAVAIL=return] files dns\ngroup: files\n"
+            ))
+            .as_deref(),
+            Some("hosts: files mymachines resolve [!UNAVAIL=return] dns\ngroup: files\n")
+        );
+        assert_eq!(switch(None).as_deref(), Some("hosts: files dns\n"));
+    }
+
     #[tokio::test]
     async fn changes_reach_the_same_file_while_a_pod_lives() {
         let folder = tempfile::tempdir().unwrap();
-        let (sender, receiver) = watch::channel(Arc::default());
+        let (sender, receiver) = watch::channel(None);
         let names = Arc::new(Names::new(receiver));
         let pod: Pod =
             serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}})).unwrap();
         let address = Ipv4Addr::new(127, 20, 64, 9);
-        names
-            .keep(&Arc::new(pod), address, folder.path().to_path_buf())
-            .unwrap();
+        let pod = Arc::new(pod);
+        names.keep(&pod, address, folder.path().to_path_buf()).unwrap();
         let file = hosts_file(folder.path());
         let inode = fs::metadata(&file).unwrap().ino();
         assert!(fs::read_to_string(&file).unwrap().contains("127.20.64.9\tp\n"));
@@ -172,13 +227,22 @@ mod tests {
         };
         let service =
             json!([{"metadata": {"name": "web", "namespace": "n"}, "spec": {"clusterIP": "127.20.0.5"}}]);
-        sender.send_replace(Arc::new(table(service, json!([]), json!([]))));
+        sender.send_replace(Some(Arc::new(table(service, json!([]), json!([])))));
         until(&|text| text.contains("127.20.0.5\tweb ")).await;
         let long = fs::metadata(&file).unwrap().len();
-        sender.send_replace(Arc::default());
+        sender.send_replace(Some(Arc::default()));
         until(&|text| !text.contains("web") && text.ends_with("\n\n\n")).await;
         let after = fs::metadata(&file).unwrap();
         assert_eq!((after.ino(), after.len()), (inode, long));
+        // Another node that knows nothing yet leaves it as it is.
+        let (_sender, receiver) = watch::channel(None);
+        Names::new(receiver)
+            .keep(&pod, address, folder.path().to_path_buf())
+            .unwrap();
+        assert_eq!(
+            fs::metadata(&file).unwrap().modified().unwrap(),
+            after.modified().unwrap()
+        );
         names.forget("u");
         assert!(names.kept.lock().is_empty());
     }

@@ -54,10 +54,18 @@ struct Open {
 }
 
 /// Follows the table until `stop`.
-pub(crate) async fn run(mut table: watch::Receiver<Arc<Table>>, events: Recorder, stop: CancellationToken) {
+pub(crate) async fn run(
+    mut table: watch::Receiver<Option<Arc<Table>>>,
+    events: Recorder,
+    stop: CancellationToken,
+) {
     let mut open: HashMap<SocketAddrV4, Open> = HashMap::new();
     loop {
-        let wanted = wanted(&table.borrow_and_update());
+        let wanted = table
+            .borrow_and_update()
+            .as_deref()
+            .map(wanted)
+            .unwrap_or_default();
         open.retain(|at, _| wanted.contains_key(at));
         for (at, wanted) in wanted {
             let targets: Targets = wanted.targets.iter().copied().collect();

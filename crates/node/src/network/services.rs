@@ -18,17 +18,22 @@ use super::table::{Key, Table, key};
 /// Changes that are looked at together when many are there at once.
 const BATCH: usize = 512;
 
+/// What one of the watches says.
 enum Change {
-    Service(Box<watcher::Event<Service>>),
-    Endpoints(watcher::Event<Endpoints>),
-    Slice(watcher::Event<EndpointSlice>),
+    Service(Box<Told<Service>>),
+    Endpoints(Told<Endpoints>),
+    Slice(Told<EndpointSlice>),
 }
+
+type Told<K> = Result<watcher::Event<K>, watcher::Error>;
 
 /// All objects of one kind, as a watch tells them.
 struct Objects<K> {
     known: BTreeMap<Key, K>,
     /// While the watch starts over: what it listed so far.
     listed: Option<BTreeMap<Key, K>>,
+    /// The first list is here, or cannot be had.
+    is_ready: bool,
 }
 
 impl<K> Default for Objects<K> {
@@ -36,12 +41,24 @@ impl<K> Default for Objects<K> {
         Self {
             known: BTreeMap::new(),
             listed: None,
+            is_ready: false,
         }
     }
 }
 
 impl<K: kube::Resource> Objects<K> {
-    fn take(&mut self, event: watcher::Event<K>) {
+    fn take(&mut self, told: Told<K>) {
+        let event = match told {
+            Ok(event) => event,
+            Err(error) => {
+                self.is_ready = true;
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the watch of Services was interrupted: starting over"
+                );
+                return;
+            }
+        };
         match event {
             watcher::Event::Init => self.listed = Some(BTreeMap::new()),
             watcher::Event::InitApply(object) => {
@@ -49,51 +66,51 @@ impl<K: kube::Resource> Objects<K> {
                     listed.insert(key(object.meta()), object);
                 }
             }
-            watcher::Event::InitDone => self.known = self.listed.take().unwrap_or_default(),
+            watcher::Event::InitDone => {
+                self.known = self.listed.take().unwrap_or_default();
+                self.is_ready = true;
+            }
             watcher::Event::Apply(object) => drop(self.known.insert(key(object.meta()), object)),
             watcher::Event::Delete(object) => drop(self.known.remove(&key(object.meta()))),
         }
     }
 }
 
-/// Watches until the API is gone.
-pub(crate) async fn run(client: Client, table: Arc<watch::Sender<Arc<Table>>>) {
-    let (mut services, mut endpoints, mut slices) = (
-        Objects::<Service>::default(),
-        Objects::<Endpoints>::default(),
-        Objects::<EndpointSlice>::default(),
-    );
+/// Watches until the API is gone. The first table is told when all of it is known.
+pub(crate) async fn run(client: Client, table: watch::Sender<Option<Arc<Table>>>) {
+    let mut services = Objects::<Service>::default();
+    let mut endpoints = Objects::<Endpoints>::default();
+    let mut slices = Objects::<EndpointSlice>::default();
     let changes = stream::select(
         stream::select(
             watcher(Api::all(client.clone()), watcher::Config::default())
                 .default_backoff()
-                .map(|event| event.map(|event| Change::Service(Box::new(event)))),
+                .map(|told| Change::Service(Box::new(told))),
             watcher(Api::all(client.clone()), watcher::Config::default())
                 .default_backoff()
-                .map(|event| event.map(Change::Endpoints)),
+                .map(Change::Endpoints),
         ),
         watcher(Api::all(client), watcher::Config::default())
             .default_backoff()
-            .map(|event| event.map(Change::Slice)),
+            .map(Change::Slice),
     );
     let mut changes = pin!(changes.ready_chunks(BATCH));
     while let Some(batch) = changes.next().await {
         for change in batch {
             match change {
-                Ok(Change::Service(event)) => services.take(*event),
-                Ok(Change::Endpoints(event)) => endpoints.take(event),
-                Ok(Change::Slice(event)) => slices.take(event),
-                Err(error) => tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "the watch of Services was interrupted: starting over"
-                ),
+                Change::Service(told) => services.take(*told),
+                Change::Endpoints(told) => endpoints.take(told),
+                Change::Slice(told) => slices.take(told),
             }
+        }
+        if !(services.is_ready && endpoints.is_ready && slices.is_ready) {
+            continue;
         }
         let new = Table::new(services.known.values(), &endpoints.known, slices.known.values());
         table.send_if_modified(|table| {
-            let is_news = **table != new;
+            let is_news = table.as_deref() != Some(&new);
             if is_news {
-                *table = Arc::new(new);
+                *table = Some(Arc::new(new));
             }
             is_news
         });

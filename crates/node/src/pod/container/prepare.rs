@@ -20,7 +20,7 @@ use crate::{
     network::{
         hosts::machine_name,
         is_on_host,
-        names::{hostname_file, hosts_file},
+        names::{SWITCH, hostname_file, hosts_file, switch_file},
         variables::variables,
     },
     pod::{
@@ -124,7 +124,8 @@ impl Job {
         Ok(Spec {
             run_dir: dir.path().to_path_buf(),
             mode: context.mode,
-            hidden: vec![context.data_dir.clone()],
+            // nscd answers for this machine's names, not for the Pod's.
+            hidden: vec![context.data_dir.clone(), "/run/nscd".into()],
             memory,
             mounts,
             devices: gpu::devices(&gpus),
@@ -405,6 +406,7 @@ impl Job {
         let files = [
             (hosts_file(&folder), "/etc/hosts"),
             (hostname_file(&folder), "/etc/hostname"),
+            (switch_file(&folder), SWITCH),
         ];
         let is_on_host = is_on_host(&self.pod);
         files
