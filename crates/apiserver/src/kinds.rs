@@ -186,8 +186,6 @@ pub(crate) struct Kind {
     pub(crate) deprecation: Option<String>,
     /// None when objects are stored as they are served.
     pub(crate) storage: Option<Storage>,
-    /// The schema of a custom kind, as its definition has it.
-    pub(crate) openapi: Option<Arc<Value>>,
 }
 
 impl Kind {
@@ -221,7 +219,6 @@ impl Kind {
             schema: None,
             deprecation: None,
             storage: None,
-            openapi: None,
         }
     }
 

@@ -150,7 +150,7 @@ fn hash(kinds: &[KindRef]) -> String {
         for part in &kind.subresources {
             part.segment().hash(&mut hasher);
         }
-        if let Some(schema) = &kind.openapi {
+        if let Some(schema) = schemas::of_definition(kind) {
             schema.to_string().hash(&mut hasher);
         }
     }

@@ -209,6 +209,168 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_out_is_filled_in_everywhere() {
+        let mut pod = json!({"spec": {
+            "serviceAccount": "sa",
+            "initContainers": [{"name": "i", "image": "x:1", "ports": [{"containerPort": 1}]}],
+            "containers": [{
+                "name": "c",
+                "image": "x:1",
+                "env": [
+                    {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+                ],
+                "livenessProbe": {"httpGet": {"port": 80}, "periodSeconds": 0},
+                "lifecycle": {"preStop": {"httpGet": {"port": "http"}}},
+                "resources": {"requests": {"cpu": 0.5, "memory": "1024Mi"}},
+            }],
+            "volumes": [
+                {"name": "a", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
+                {"name": "b", "emptyDir": {"sizeLimit": "2048Ki"}},
+                {"name": "c", "downwardAPI": {"items": [{"path": "p", "fieldRef": {"fieldPath": "metadata.uid"}}]}},
+            ],
+        }});
+        default(&mut pod);
+        for (pointer, expected) in [
+            ("/spec/serviceAccountName", json!("sa")),
+            ("/spec/initContainers/0/ports/0/protocol", json!("TCP")),
+            (
+                "/spec/containers/0/env/0/valueFrom/fieldRef/apiVersion",
+                json!("v1"),
+            ),
+            (
+                "/spec/containers/0/env/1/valueFrom/resourceFieldRef/divisor",
+                json!("0"),
+            ),
+            (
+                "/spec/containers/0/livenessProbe",
+                json!({
+                    "httpGet": {"port": 80, "path": "/", "scheme": "HTTP"},
+                    "periodSeconds": 10,
+                    "timeoutSeconds": 1,
+                    "successThreshold": 1,
+                    "failureThreshold": 3,
+                }),
+            ),
+            (
+                "/spec/containers/0/lifecycle/preStop/httpGet",
+                json!({"port": "http", "path": "/", "scheme": "HTTP"}),
+            ),
+            (
+                "/spec/containers/0/resources/requests",
+                json!({"cpu": "500m", "memory": "1Gi"}),
+            ),
+            ("/spec/volumes/0/projected/defaultMode", json!(420)),
+            (
+                "/spec/volumes/0/projected/sources/0/serviceAccountToken/expirationSeconds",
+                json!(3600),
+            ),
+            ("/spec/volumes/1/emptyDir/sizeLimit", json!("2Mi")),
+            (
+                "/spec/volumes/2/downwardAPI/items/0/fieldRef/apiVersion",
+                json!("v1"),
+            ),
+        ] {
+            assert_eq!(pod.pointer(pointer), Some(&expected), "{pointer}");
+        }
+        let mut problems = Problems::default();
+        check(&pod, &mut problems);
+        assert!(problems.is_empty(), "{problems}");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for (pointer, value, expected) in [
+            ("/spec/containers", json!([]), "spec.containers: Required value"),
+            (
+                "/spec/containers/0/ports",
+                json!([{"containerPort": 70000, "name": "x"}, {"containerPort": 1, "name": "x"}]),
+                "[spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, \
+                 inclusive, spec.containers[0].ports[1].name: Duplicate value: \"x\"]",
+            ),
+            (
+                "/spec/containers/0/env",
+                json!([{"name": "A=B"}, {"name": "C", "valueFrom": {}}]),
+                "[spec.containers[0].env[0].name: Invalid value: \"A=B\": a valid environment variable name must \
+                 consist only of printable ASCII characters other than '=', spec.containers[0].env[1].valueFrom: \
+                 Invalid value: \"\": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or \
+                 `secretKeyRef`]",
+            ),
+            (
+                "/spec/containers/0/livenessProbe",
+                json!({"successThreshold": 2}),
+                "[spec.containers[0].livenessProbe: Required value: must specify a handler type, \
+                 spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1]",
+            ),
+            (
+                "/spec/containers/0/restartPolicy",
+                json!("Always"),
+                "spec.containers[0].restartPolicy: Forbidden: may not be set for non-init containers",
+            ),
+            (
+                "/spec/initContainers",
+                json!([{"name": "main", "image": "x", "readinessProbe": {"exec": {"command": ["a"]}}}]),
+                "[spec.initContainers[0].name: Duplicate value: \"main\", spec.initContainers[0].readinessProbe: \
+                 Forbidden: may not be set for init containers without restartPolicy=Always]",
+            ),
+            (
+                "/spec/volumes",
+                json!([{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}}]),
+                "spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type",
+            ),
+            (
+                "/spec/volumes",
+                json!([{"name": "v", "configMap": {"name": "m", "items": [{"key": "k", "path": "../x"}]}}]),
+                "spec.volumes[0].configMap.items[0].path: Invalid value: \"../x\": must not contain '..'",
+            ),
+            (
+                "/spec/restartPolicy",
+                json!("Sometimes"),
+                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \
+                 \"Never\"",
+            ),
+            (
+                "/spec/activeDeadlineSeconds",
+                json!(0),
+                "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
+            ),
+            (
+                "/spec/containers/0/resources",
+                json!({"requests": {"nvidia.com/gpu": "1"}}),
+                "spec.containers[0].resources.requests: Required value: Limit must be set for non overcommitable \
+                 resources",
+            ),
+        ] {
+            let mut pod = json!({"spec": {"containers": [{"name": "main", "image": "x"}]}});
+            let (parent, field) = pointer.rsplit_once('/').unwrap();
+            object::as_map(pod.pointer_mut(parent).unwrap()).insert(field.to_owned(), value);
+            default(&mut pod);
+            let mut problems = Problems::default();
+            check(&pod, &mut problems);
+            assert_eq!(problems.to_string(), expected, "{pointer}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_comes_nearer_and_gates_only_go() {
+        let mut old = pod();
+        old["spec"]["activeDeadlineSeconds"] = json!(10);
+        old["spec"]["schedulingGates"] = json!([{"name": "a"}]);
+        let changed = |field: &str, value: Value| {
+            let mut new = old.clone();
+            new["spec"][field] = value;
+            let mut problems = Problems::default();
+            check_change(&old, &new, &mut problems);
+            problems.to_string()
+        };
+        assert_eq!(changed("activeDeadlineSeconds", json!(5)), "[]");
+        assert!(changed("activeDeadlineSeconds", json!(15)).contains("less than or equal to previous value"));
+        assert_eq!(changed("schedulingGates", json!([])), "[]");
+        assert!(changed("schedulingGates", json!([{"name": "b"}])).contains("only deletion is allowed"));
+        assert_eq!(changed("nodeSelector", json!({"a": "b"})), "[]");
+    }
+
+    #[test]
     fn a_request_above_its_limit_is_invalid() {
         let mut pod = pod();
         pod["spec"]["containers"][0]["resources"] =
