@@ -73,11 +73,11 @@ fn default(job: &mut Value) {
     // A Job without labels has those that its template came with.
     if let Some(labels) = labels {
         let metadata = object::metadata(job);
-        if !metadata
+        let has_own = metadata
             .get("labels")
             .and_then(Value::as_object)
-            .is_some_and(|labels| !labels.is_empty())
-        {
+            .is_some_and(|own| !own.is_empty());
+        if !has_own {
             metadata.insert("labels".to_owned(), labels);
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Api, accepting, get};
+use crate::harness::{Api, JSON_PATCH, accepting, get};
 
 #[tokio::test]
 async fn resources_are_listed_with_what_can_be_done_to_them() {
@@ -85,4 +85,65 @@ async fn the_server_says_how_it_is() {
         assert_eq!(api.get(path).await, "ok");
     }
     assert_eq!(api.get("/version").await["minor"], "34");
+}
+
+#[tokio::test]
+async fn openapi_has_the_schemas_of_built_in_and_custom_kinds() {
+    let api = Api::new().await;
+    let core = api.get("/openapi/v3/api/v1").await;
+    let container = &core["components"]["schemas"]["io.k8s.api.core.v1.Container"];
+    assert_eq!(container["required"], json!(["name"]));
+    assert_eq!(
+        container["properties"]["env"]["x-kubernetes-patch-merge-key"],
+        "name"
+    );
+    let create = &core["paths"]["/api/v1/namespaces/{namespace}/services"]["post"];
+    assert_eq!(
+        create["requestBody"]["content"]["application/json"]["schema"]["$ref"],
+        "#/components/schemas/io.k8s.api.core.v1.Service"
+    );
+    let schema = json!({
+        "type": "object",
+        "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}},
+    });
+    let definition = json!({
+        "metadata": {"name": "widgets.example.dev"},
+        "spec": {
+            "group": "example.dev",
+            "scope": "Namespaced",
+            "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+        },
+    });
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    api.create(definitions, &definition).await;
+    let index = api.get("/openapi/v3").await;
+    let url = index["paths"]["apis/example.dev/v1"]["serverRelativeURL"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let document = api.get(&url).await;
+    let widget = &document["components"]["schemas"]["dev.example.v1.Widget"];
+    assert_eq!(
+        widget["properties"]["spec"]["properties"]["size"]["type"],
+        "integer"
+    );
+    assert_eq!(widget["x-kubernetes-group-version-kind"][0]["kind"], "Widget");
+    // Asked for by its hash it may be kept, and another schema has another hash.
+    let response = api.raw(accepting(&url, "application/json")).await;
+    assert!(
+        response.headers()["cache-control"]
+            .to_str()
+            .unwrap()
+            .contains("immutable")
+    );
+    let more = json!([{
+        "op": "add",
+        "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/colour",
+        "value": {"type": "string"},
+    }]);
+    api.patch(&format!("{definitions}/widgets.example.dev"), JSON_PATCH, &more)
+        .await;
+    let again = api.get("/openapi/v3").await;
+    assert_ne!(again["paths"]["apis/example.dev/v1"]["serverRelativeURL"], url);
 }

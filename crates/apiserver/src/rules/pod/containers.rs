@@ -308,10 +308,8 @@ fn check_variable(variable: &Value, field: &str, problems: &mut Problems) {
         let field = format!("{field}.{kind}");
         match *kind {
             "fieldRef" => check_field_reference(reference, &field, problems),
-            "resourceFieldRef" => {
-                if object::text(reference, "/resource").is_empty() {
-                    problems.required(format!("{field}.resource"), "");
-                }
+            "resourceFieldRef" if object::text(reference, "/resource").is_empty() => {
+                problems.required(format!("{field}.resource"), "");
             }
             "configMapKeyRef" | "secretKeyRef" => {
                 if object::text(reference, "/name").is_empty() {
