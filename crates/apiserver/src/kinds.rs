@@ -232,6 +232,11 @@ impl Kind {
         self.schema.is_some()
     }
 
+    /// The schema of its objects as the definition has it, for a kind that comes from one.
+    pub(crate) fn document(&self) -> Option<&Value> {
+        self.schema.as_ref()?.document()
+    }
+
     pub(crate) fn is_namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
     }

@@ -150,9 +150,10 @@ fn hash(kinds: &[KindRef]) -> String {
         for part in &kind.subresources {
             part.segment().hash(&mut hasher);
         }
-        if let Some(schema) = schemas::of_definition(kind) {
-            schema.to_string().hash(&mut hasher);
-        }
+        kind.schema
+            .as_ref()
+            .map(|schema| schema.digest())
+            .hash(&mut hasher);
     }
     format!("{:016X}", hasher.finish())
 }

@@ -99,8 +99,7 @@ impl<'a> Structure<'a> {
 
     /// See [`Self::of`].
     pub(crate) fn of_kind(kind: &'a Kind) -> Self {
-        let schema = kind.schema.as_ref().and_then(|schema| schema.document());
-        Self::of(&kind.group, &kind.kind, schema)
+        Self::of(&kind.group, &kind.kind, kind.document())
     }
 
     const UNKNOWN: Self = Self {

@@ -3,7 +3,10 @@
 //!
 //! Reading is lenient: whether a definition may be installed is for [`super::structural`].
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
 
 use regex::Regex;
 use serde_json::Value;
@@ -102,13 +105,18 @@ pub(crate) struct Schema {
     has_rules: bool,
     /// As it was written, at the root only.
     document: Option<Value>,
+    /// Another one when the document is, at the root only.
+    digest: u64,
 }
 
 impl Schema {
     /// The schema as written in `openAPIV3Schema`.
     pub(crate) fn parse(document: &Value) -> Self {
+        let mut hasher = DefaultHasher::new();
+        document.to_string().hash(&mut hasher);
         Self {
             document: Some(document.clone()),
+            digest: hasher.finish(),
             ..Self::node(document)
         }
     }
@@ -164,6 +172,7 @@ impl Schema {
                 .filter_map(|rule| Rule::parse(rule).ok())
                 .collect(),
             document: None,
+            digest: 0,
         };
         let below = node
             .properties
@@ -182,6 +191,11 @@ impl Schema {
     /// As it was written, when this is the root.
     pub(crate) const fn document(&self) -> Option<&Value> {
         self.document.as_ref()
+    }
+
+    /// Another one when the schema is.
+    pub(crate) const fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// The schema of a field: its own, or that of fields without one.

@@ -47,11 +47,6 @@ pub(super) fn reference(name: &str) -> Value {
     json!({REFERENCE: format!("#/components/schemas/{name}")})
 }
 
-/// The schema of a custom kind, as its definition has it.
-pub(super) fn of_definition(kind: &Kind) -> Option<&Value> {
-    kind.schema.as_ref().and_then(|schema| schema.document())
-}
-
 /// Schemas that a document needs.
 #[derive(Debug, Default)]
 pub(super) struct Components(BTreeMap<String, Value>);
@@ -60,7 +55,7 @@ impl Components {
     /// Adds the schema of a kind and of its lists. Returns its name.
     pub(super) fn add_kind(&mut self, kind: &Kind) -> String {
         let key = [&kind.group, &kind.version, &kind.kind].map(|part| part.clone().into_owned());
-        let name = match (of_definition(kind), NAMES.get(&key)) {
+        let name = match (kind.document(), NAMES.get(&key)) {
             (None, Some(name)) => {
                 self.add(name);
                 (*name).to_owned()

@@ -104,7 +104,7 @@ fn train_jobs() -> Value {
     })
 }
 
-fn job(name: &str) -> Value {
+fn job_named(name: &str) -> Value {
     json!({
         "apiVersion": "trainer.test.io/v1alpha1",
         "kind": "TrainJob",
@@ -153,7 +153,7 @@ async fn a_kind_is_served_as_soon_as_it_is_defined() {
 #[tokio::test]
 async fn objects_are_completed_and_pruned() {
     let api = defined().await;
-    let mut given = job("a");
+    let mut given = job_named("a");
     given["spec"]["nodes"] = json!(3);
     given["spec"]["template"] = json!({"any": {"thing": null}});
     given["status"] = json!({"replicas": 7});
@@ -207,7 +207,7 @@ async fn bad_objects_are_refused_where_they_are_bad() {
             r#"spec.trainer.env[1]: Duplicate value: {"name":"A"}"#,
         ),
     ] {
-        let mut bad = job("bad");
+        let mut bad = job_named("bad");
         let (parent, field) = pointer.rsplit_once('/').unwrap();
         bad.pointer_mut(parent).unwrap()[field] = value;
         let refused = api.expect(422, with_body("POST", JOBS, JSON, &bad)).await;
@@ -225,7 +225,7 @@ async fn bad_objects_are_refused_where_they_are_bad() {
 #[tokio::test]
 async fn transition_rules_hold_for_changes() {
     let api = defined().await;
-    api.create(JOBS, &job("a")).await;
+    api.create(JOBS, &job_named("a")).await;
     let path = format!("{JOBS}/a");
     let changed = api.patch(&path, MERGE, &json!({"spec": {"suspend": true}})).await;
     assert_eq!(changed["metadata"]["generation"], 2);
@@ -243,7 +243,7 @@ async fn transition_rules_hold_for_changes() {
 #[tokio::test]
 async fn status_and_scale_are_parts_of_their_own() {
     let api = defined().await;
-    api.create(JOBS, &job("a")).await;
+    api.create(JOBS, &job_named("a")).await;
     let path = format!("{JOBS}/a");
     let status =
         json!({"spec": {"suspend": true}, "status": {"replicas": 1, "conditions": [{"type": "Running"}]}});
@@ -284,8 +284,8 @@ async fn status_and_scale_are_parts_of_their_own() {
 #[tokio::test]
 async fn columns_and_selectable_fields_are_those_of_the_definition() {
     let api = defined().await;
-    api.create(JOBS, &job("a")).await;
-    let mut other = job("b");
+    api.create(JOBS, &job_named("a")).await;
+    let mut other = job_named("b");
     other["spec"]["runtimeRef"]["name"] = json!("jax");
     api.create(JOBS, &other).await;
     let table = api.expect(200, accepting(JOBS, TABLE)).await;
@@ -305,6 +305,63 @@ async fn columns_and_selectable_fields_are_those_of_the_definition() {
 }
 
 #[tokio::test]
+async fn schemas_are_published_and_change_with_the_definition() {
+    let api = defined().await;
+    let path = "apis/trainer.test.io/v1alpha1";
+    let url = async || {
+        let index = api.get("/openapi/v3").await;
+        index["paths"][path]["serverRelativeURL"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let before = url().await;
+    let document = api.get(&before).await;
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let job = schemas
+        .iter()
+        .find(|(name, _)| name.ends_with(".TrainJob"))
+        .unwrap()
+        .1;
+    assert_eq!(
+        job["properties"]["spec"]["properties"]["suspend"]["type"],
+        "boolean"
+    );
+    let mut definition = api.get(&format!("{DEFINITIONS}/trainjobs.trainer.test.io")).await;
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["note"] =
+        json!({"type": "string"});
+    let path = format!("{DEFINITIONS}/trainjobs.trainer.test.io");
+    api.expect(200, with_body("PUT", &path, JSON, &definition)).await;
+    assert_ne!(url().await, before);
+    let mut noted = job_named("a");
+    noted["spec"]["note"] = json!("kept");
+    assert_eq!(api.create(JOBS, &noted).await["spec"]["note"], "kept");
+}
+
+#[tokio::test]
+async fn server_side_apply_goes_by_the_keys_of_the_schema() {
+    let api = defined().await;
+    let apply = async |manager: &str, env: Value| {
+        let mut wanted = job_named("a");
+        wanted["spec"]["trainer"] = json!({"env": env});
+        let path = format!("{JOBS}/a?fieldManager={manager}");
+        let request = with_body("PATCH", &path, "application/apply-patch+yaml", &wanted);
+        let (code, applied) = api.send(request).await;
+        assert!(code.is_success(), "{applied:#}");
+        applied
+    };
+    apply("one", json!([{"name": "A", "value": "1"}])).await;
+    let both = apply("two", json!([{"name": "B", "value": "2"}])).await;
+    let env = json!([{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]);
+    assert_eq!(both["spec"]["trainer"]["env"], env);
+    let less = apply("one", json!([])).await;
+    assert_eq!(
+        less["spec"]["trainer"]["env"],
+        json!([{"name": "B", "value": "2"}])
+    );
+}
+
+#[tokio::test]
 async fn an_object_is_shown_in_every_version_that_is_served() {
     let api = Api::new().await;
     let mut definition = train_jobs();
@@ -314,7 +371,7 @@ async fn an_object_is_shown_in_every_version_that_is_served() {
     definition["spec"]["versions"][0]["deprecated"] = json!(true);
     definition["spec"]["versions"].as_array_mut().unwrap().push(newer);
     api.create(DEFINITIONS, &definition).await;
-    api.create(JOBS, &job("a")).await;
+    api.create(JOBS, &job_named("a")).await;
     let newer = JOBS.replace("v1alpha1", "v1");
     let shown = api.get(&format!("{newer}/a")).await;
     assert_eq!(shown["apiVersion"], "trainer.test.io/v1");
@@ -375,16 +432,17 @@ async fn a_definition_that_is_wrong_or_taken_is_not_served() {
 async fn with_its_definition_a_kind_goes_and_all_its_objects_before() {
     let api = Api::collecting().await;
     api.create(DEFINITIONS, &train_jobs()).await;
-    let mut held = job("held");
+    let mut held = job_named("held");
     held["metadata"]["finalizers"] = json!(["a.io/wait"]);
     api.create(JOBS, &held).await;
-    api.create(JOBS, &job("free")).await;
+    api.create(JOBS, &job_named("free")).await;
     let mut definitions = api.watch(&format!("{DEFINITIONS}?watch=true")).await;
     let mut jobs = api.watch(&format!("{JOBS}?watch=true")).await;
     api.delete(&format!("{DEFINITIONS}/trainjobs.trainer.test.io"))
         .await;
     jobs.until_deleted("free").await;
-    api.expect(405, with_body("POST", JOBS, JSON, &job("late"))).await;
+    api.expect(405, with_body("POST", JOBS, JSON, &job_named("late")))
+        .await;
     api.patch(
         &format!("{JOBS}/held"),
         MERGE,
@@ -406,7 +464,7 @@ async fn with_its_definition_a_kind_goes_and_all_its_objects_before() {
 #[tokio::test]
 async fn after_a_restart_the_first_request_finds_every_kind() {
     let api = defined().await;
-    api.create(JOBS, &job("a")).await;
+    api.create(JOBS, &job_named("a")).await;
     let catalogue = bootstrap(api.resources()).await.unwrap();
     let api = api.restarted(catalogue);
     assert_eq!(api.get(JOBS).await["items"][0]["metadata"]["name"], "a");
