@@ -6,7 +6,7 @@ use std::sync::Arc;
 use coracle_store::resources::GroupResource;
 use tokio::sync::watch;
 
-use super::{KindRef, api_version, table};
+use super::{KindRef, table};
 use crate::crd::Definitions;
 
 /// The kinds that are served. Clones are the same catalogue.
@@ -94,15 +94,6 @@ impl Catalogue {
             versions.sort_by_key(|version| std::cmp::Reverse(rank(version)));
         }
         groups
-    }
-
-    /// The `apiVersion` of every group and version.
-    pub(crate) fn api_versions(&self) -> Vec<String> {
-        let groups = self.groups();
-        let named = groups
-            .iter()
-            .flat_map(|(group, versions)| versions.iter().map(move |version| api_version(group, version)));
-        std::iter::once("v1".to_owned()).chain(named).collect()
     }
 
     /// Serves these versions of the kind of this name, and no others.
