@@ -1,13 +1,13 @@
-//! Who makes a request, and what they may do. One middleware, [`layer`], stands before every
+//! Who makes a request, and what they may do. One middleware, `layer`, stands before every
 //! handler: it finds out the user, lets them act as somebody else where they may, asks the roles,
 //! and writes the audit log.
 //!
-//! - [`user`]: who there is; [`tokens`], [`authenticate`], [`impersonate`]: how they are known
-//! - [`attributes`], [`rbac`], [`policy`]: what is asked, what rules allow, who has which rules
-//! - [`defaults`], [`aggregate`], [`escalation`]: the roles there are, and who may change them
-//! - [`reviews`], [`token_request`], [`discovery`]: what can be asked about all this
-//! - [`account`]: what a ServiceAccount adds to a Pod, and its tokens in Secrets
-//! - [`audit`]: who did what
+//! - `user`: who there is; `tokens`, `authenticate`, `impersonate`: how they are known
+//! - `attributes`, `rbac`, `policy`: what is asked, what rules allow, who has which rules
+//! - `defaults`, `aggregate`, `escalation`: the roles there are, and who may change them
+//! - `reviews`, `token_request`, `discovery`: what can be asked about all this
+//! - `account`: what a ServiceAccount adds to a Pod, and its tokens in Secrets
+//! - `audit`: who did what
 
 pub(crate) mod account;
 pub(crate) mod aggregate;
