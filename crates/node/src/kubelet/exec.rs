@@ -49,7 +49,7 @@ impl Asked {
     fn parse(query: &str) -> Self {
         let mut asked = Self::default();
         for (name, value) in form(query) {
-            let flag = Some(value != "false" && value != "0");
+            let flag = Some(!value.eq_ignore_ascii_case("false") && value != "0");
             match name.as_str() {
                 "command" => asked.command.push(value),
                 "stdin" | "input" => asked.stdin = flag,
@@ -278,6 +278,8 @@ mod tests {
                 tty: true
             }
         );
+        // As Python's client writes it.
+        assert_eq!(Asked::parse("tty=False").tty, Some(false));
         assert!(Asked::parse("command=x").wanted(false).is_err());
         assert!(
             Asked::parse("command=x&stdout=false&stderr=0")

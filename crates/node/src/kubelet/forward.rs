@@ -44,10 +44,13 @@ impl Target {
     /// Connects to the Pod: at its own address, or at this machine's if it is the Pod that listens there.
     async fn connect(&self, port: u16) -> io::Result<TcpStream> {
         let address = self.address.unwrap_or(network::HOST);
-        let error = match network::connect(address, port).await {
-            Ok(stream) if address != network::HOST => return Ok(stream),
-            Ok(_) => io::Error::from(io::ErrorKind::ConnectionRefused),
-            Err(error) => error,
+        let error = if address == network::HOST {
+            io::Error::from(io::ErrorKind::ConnectionRefused)
+        } else {
+            match network::connect(address, port).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            }
         };
         let keepers = self.keepers.clone();
         let found = tokio::task::spawn_blocking(move || listeners::find(&keepers, port)).await;

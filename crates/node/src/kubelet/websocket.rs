@@ -253,7 +253,7 @@ pub(super) fn lanes(socket: WebSocket, protocol: Protocol, ports: &[u16]) -> (Ve
         let _gone = end.drop_guard();
         while let Some(Ok(message)) = read.next().await {
             if let Some((channel, bytes)) = protocol.read(message)
-                && channel % 2 == 0
+                && channel.is_multiple_of(2)
                 && let Some(input) = inputs.get(usize::from(channel / 2))
             {
                 let _ = input.send(bytes).await;

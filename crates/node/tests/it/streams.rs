@@ -291,13 +291,29 @@ async fn the_main_process_is_watched_and_written_to() {
     assert_eq!(watcher.until("one\n").await, "one\n");
     session.send(0, b"two\n").await;
     session.send(255, &[0]).await;
-    session.until("two\n").await;
-    drop(session);
-    // Who writes has gone, and with it the input.
+    // Who writes has nothing more to say, and so the input ends.
+    let said = session.rest().await;
+    assert_eq!((said.output.as_str(), said.errors.as_str()), ("two\n", "over\n"));
     let said = watcher.rest().await;
     assert_eq!((said.output.as_str(), said.errors.as_str()), ("two\n", "over\n"));
     assert_eq!(phase(&machine.until_over("p").await), "Succeeded");
     assert_eq!(machine.log("p").await, "one\ntwo\nover\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_input_ends_once_who_wrote_goes_if_it_is_to() {
+    let machine = Machine::start().await;
+    let mut pod = shell("p", "cat");
+    pod["spec"]["containers"][0]["stdin"] = json!(true);
+    pod["spec"]["containers"][0]["stdinOnce"] = json!(true);
+    machine.create(pod).await;
+    machine.until_phase("p", "Running").await;
+    let address = machine.serve().await;
+    let mut session = Session::open(address, "p/attach?stdin=true&stdout=true").await;
+    session.send(0, b"one\n").await;
+    session.until("one\n").await;
+    drop(session);
+    assert_eq!(phase(&machine.until_over("p").await), "Succeeded");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -252,7 +252,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn begin(&mut self, id: u32, headers: Vec<(String, String)>, is_closed: bool) -> Result<(), Error> {
-        if id % 2 == 0 || id <= self.last {
+        if id.is_multiple_of(2) || id <= self.last {
             return Err(Error::Id(id));
         }
         let is_first = self.last == 0;
@@ -371,6 +371,110 @@ async fn write_all(
         }
         if frames.is_empty() {
             io.flush().await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// A client's stream without headers.
+    fn open(id: u32, flags: u8) -> Vec<u8> {
+        let mut body = id.to_be_bytes().to_vec();
+        body.extend_from_slice(&[0; 6]);
+        body.extend_from_slice(&headers::empty(id == 1));
+        let mut frame = control(SYN_STREAM, &body);
+        frame[4] = flags;
+        frame
+    }
+
+    fn data(id: u32, bytes: &[u8], flags: u8) -> Vec<u8> {
+        let mut frame = id.to_be_bytes().to_vec();
+        let length = u32::try_from(bytes.len()).unwrap() | u32::from(flags) << 24;
+        frame.extend_from_slice(&length.to_be_bytes());
+        frame.extend_from_slice(bytes);
+        frame
+    }
+
+    /// The next frame: its first four bytes, its flags, what is in it.
+    async fn next(client: &mut DuplexStream) -> (u32, u8, Vec<u8>) {
+        let first = client.read_u32().await.unwrap();
+        let second = client.read_u32().await.unwrap();
+        let mut body = vec![0; usize::try_from(second & 0x00ff_ffff).unwrap()];
+        client.read_exact(&mut body).await.unwrap();
+        (first, u8::try_from(second >> 24).unwrap(), body)
+    }
+
+    fn kind(kind: u16) -> u32 {
+        u32::from(VERSION) << 16 | u32::from(kind)
+    }
+
+    #[tokio::test]
+    async fn streams_go_both_ways_and_each_side_ends_by_itself() {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let mut connection = Connection::new(server);
+        client.write_all(&open(1, 0)).await.unwrap();
+        client.write_all(&data(1, b"hello", 0)).await.unwrap();
+        client.write_all(&data(1, b" you", FIN)).await.unwrap();
+        let mut stream = connection.opened.recv().await.unwrap();
+        let (first, _, body) = next(&mut client).await;
+        assert_eq!((first, &body[..4]), (kind(SYN_REPLY), &1_u32.to_be_bytes()[..]));
+        assert_eq!(stream.input.recv().await.unwrap(), "hello");
+        assert_eq!(stream.input.recv().await.unwrap(), " you");
+        assert_eq!(stream.input.recv().await, None);
+        let long = vec![b'x'; CHUNK + 1];
+        stream.output.send(long.into()).await.unwrap();
+        stream.output.finish().await;
+        assert_eq!(next(&mut client).await, (1, 0, vec![b'x'; CHUNK]));
+        assert_eq!(next(&mut client).await, (1, 0, vec![b'x']));
+        assert_eq!(next(&mut client).await, (1, FIN, Vec::new()));
+        let closing = tokio::spawn(connection.close());
+        assert_eq!(next(&mut client).await.0, kind(GOAWAY));
+        drop(client);
+        closing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_not_wanted_any_more_takes_nothing() {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let mut connection = Connection::new(server);
+        client.write_all(&open(1, FIN)).await.unwrap();
+        let mut stream = connection.opened.recv().await.unwrap();
+        assert_eq!(stream.input.recv().await, None);
+        let reset = [1_u32.to_be_bytes(), 5_u32.to_be_bytes()].concat();
+        client.write_all(&control(RST_STREAM, &reset)).await.unwrap();
+        stream.output.reset.cancelled().await;
+        assert_eq!(stream.output.send(Bytes::from_static(b"late")).await, Err(Gone));
+        client.write_all(&ping(9)).await.unwrap();
+        next(&mut client).await;
+        assert_eq!(
+            next(&mut client).await,
+            (kind(PING), 0, 9_u32.to_be_bytes().to_vec())
+        );
+        drop(client);
+        connection.gone.cancelled().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_no_spdy_ends_the_connection() {
+        for bytes in [
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+            vec![0x80, 2, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1],
+            [&control(SYN_STREAM, &[0; 4])[..]].concat(),
+            vec![0x80, 3, 0, 4, 0, 0xff, 0xff, 0xff],
+            open(2, 0),
+            [open(1, 0), open(1, 0)].concat(),
+        ] {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            let mut connection = Connection::new(server);
+            client.write_all(&bytes).await.unwrap();
+            // What looks like data for a stream that nobody opened is cut off.
+            let _client = (!bytes.starts_with(b"GET")).then_some(client);
+            while connection.opened.recv().await.is_some() {}
+            connection.gone.cancelled().await;
         }
     }
 }

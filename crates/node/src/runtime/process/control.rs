@@ -44,6 +44,8 @@ pub(crate) enum Request {
         /// Whether to write to its input as well.
         stdin: bool,
     },
+    /// Later, from who writes to the main process: there is no more.
+    EndInput,
 }
 
 /// What the helper answers.

@@ -85,6 +85,27 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// What leads to a main process's input. Its helper holds it open as well, so it is told when there is no more.
+#[derive(Debug)]
+struct MainInput {
+    stream: Stream,
+    peer: OwnedFd,
+}
+
+impl AsyncWrite for MainInput {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(control::send(&self.peer, &Request::EndInput, &[]))
+    }
+}
+
 /// The connection to a container's helper.
 #[derive(Debug)]
 struct Peer(AsyncFd<OwnedFd>);
@@ -210,9 +231,17 @@ pub(crate) async fn attach(dir: &RunDir, wanted: Wanted) -> Result<Session, Erro
     let terminal = input
         .as_ref()
         .filter(|_| answer == Answer::Attached { tty: true });
+    let resize = terminal.map(resize);
+    let stdin = match input {
+        Some(stream) => Some(MainInput {
+            stream,
+            peer: peer.0.get_ref().try_clone()?,
+        }),
+        None => None,
+    };
     Ok(Session {
-        resize: terminal.map(resize),
-        stdin: input.map(|stream| Box::new(stream) as _),
+        resize,
+        stdin: stdin.map(|input| Box::new(input) as _),
         stdout: stdout.map(|stream| Box::new(stream) as _),
         stderr: stderr.map(|stream| Box::new(stream) as _),
         // The helper says nothing more, and goes when the container has.

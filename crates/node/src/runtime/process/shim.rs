@@ -96,6 +96,7 @@ fn run(path: &Path) -> Result<ExitCode, Error> {
         source,
     })?;
     let run = RunDir(spec.run_dir.clone());
+    keep_from_commands();
     // No file system is to be busy because of us.
     let _ = nix::unistd::chdir("/");
     // From here on signals wait until somebody takes them, here and in every process below.
@@ -113,6 +114,14 @@ fn run(path: &Path) -> Result<ExitCode, Error> {
     let exit = contain(&spec, blocked, log)?;
     record(&run, &exit)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What those who started us left open is not for the container.
+fn keep_from_commands() {
+    #[expect(unsafe_code, reason = "neither nix nor rustix wraps close_range")]
+    // SAFETY: nothing is closed now; descriptors are marked to be closed when a command takes a process over. Kernels
+    // before 5.11 refuse.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 /// Writes down that this process runs it; `false` if another one does. The link makes it all or nothing.

@@ -91,6 +91,8 @@ struct Watching {
     pending: Option<(Which, Vec<u8>)>,
     stuck_since: Instant,
     has_input: bool,
+    /// It will write no more, although it still watches.
+    has_ended_input: bool,
 }
 
 /// Everybody who came.
@@ -221,9 +223,12 @@ impl Visits {
     }
 
     /// Forgets who went, ends what they started, and leaves those behind who have not read for too long. `true` when
-    /// one went who wrote to the main process.
+    /// one who wrote to the main process went, or will write no more.
     pub(crate) fn see_off(&mut self) -> bool {
-        let mut has_input_ended = false;
+        let mut has_input_ended = self
+            .guests
+            .iter()
+            .any(|guest| matches!(&guest.does, Does::Watches(watching) if watching.has_ended_input));
         let left = &mut self.left;
         self.guests.retain(|guest| {
             let is_stuck = matches!(&guest.does, Does::Watches(watching) if watching.is_lost());
@@ -281,7 +286,12 @@ impl Guest {
             Ok(Some((request, with))) if matches!(self.does, Does::Nothing) => {
                 self.begin(request, with, place)
             }
-            Ok(Some(_)) => Ok(()),
+            Ok(Some((request, _))) => {
+                if let (Does::Watches(watching), Request::EndInput) = (&mut self.does, request) {
+                    watching.has_ended_input = watching.has_input;
+                }
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Ok(None) | Err(_) => {
                 self.is_gone = true;
@@ -300,6 +310,7 @@ impl Guest {
             .first
             .ok_or_else(|| not_ready("the container does not run".to_owned()))?;
         match request {
+            Request::EndInput => return Err(unfit()),
             Request::Enter { command, tty } => {
                 let stdio = if tty {
                     let to = self.peer.try_clone();
@@ -332,6 +343,7 @@ impl Guest {
                     pending: None,
                     stuck_since: Instant::now(),
                     has_input: input.is_some(),
+                    has_ended_input: false,
                 });
             }
         }
@@ -380,6 +392,7 @@ mod tests {
             pending: None,
             stuck_since: Instant::now(),
             has_input: true,
+            has_ended_input: false,
         };
         let mut visits = Visits::closed();
         visits.guests.push(Guest {
