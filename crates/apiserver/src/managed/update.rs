@@ -1,6 +1,8 @@
 //! What a write makes of the managers' fields. After kubernetes-sigs/structured-merge-diff `merge`
 //! and kubernetes/apimachinery `managedfields`.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 use super::{
@@ -26,33 +28,31 @@ const UNMANAGED: [&[&str]; 12] = [
     &["metadata", "resourceVersion"],
 ];
 
-fn unmanaged() -> Set {
+static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
     let path = |path: &&[&str]| path.iter().map(|name| Step::field(name)).collect();
     UNMANAGED.iter().map(path).collect()
-}
+});
 
 /// Fields that an applier wants to be other than their managers do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Conflicts(pub(crate) Vec<(Entry, Set)>);
 
 /// Takes from the others what changed, and tells what was taken.
-fn contest(entries: &mut [Entry], writer: &Entry, found: &Comparison) -> Vec<(Entry, Set)> {
-    let changed = found.modified.union(&found.added);
+fn contest(entries: &mut [Entry], writer: &Entry, changed: &Set, removed: &Set) -> Vec<(Entry, Set)> {
     let mut contested = Vec::new();
     for entry in entries.iter_mut().filter(|entry| !entry.is_of(writer)) {
-        let conflict = entry.set.intersection(&changed);
+        let conflict = entry.set.intersection(changed);
         if !conflict.is_empty() {
             contested.push((entry.clone(), conflict.clone()));
         }
-        entry.set = entry.set.difference(&conflict).difference(&found.removed);
+        entry.set = entry.set.difference(&conflict).difference(removed);
     }
     contested
 }
 
 fn strip(entries: &mut Vec<Entry>) {
-    let unmanaged = unmanaged();
     for entry in entries.iter_mut() {
-        entry.set = entry.set.difference(&unmanaged);
+        entry.set = entry.set.difference(&NOBODYS);
     }
     entries.retain(|entry| !entry.set.is_empty());
 }
@@ -65,12 +65,17 @@ pub(crate) fn record(
     structure: &Structure<'_>,
     writer: &Entry,
 ) -> Vec<Entry> {
-    let found = merge::compare(old, new, structure);
-    contest(&mut entries, writer, &found);
-    let taken = found.modified.union(&found.added).difference(&unmanaged());
+    let Comparison {
+        mut added,
+        modified,
+        removed,
+    } = merge::compare(old, new, structure);
+    added.extend(&modified);
+    contest(&mut entries, writer, &added, &removed);
+    let taken = added.difference(&NOBODYS);
     match entries.iter_mut().find(|entry| entry.is_of(writer)) {
         Some(own) => {
-            own.set = own.set.difference(&found.removed);
+            own.set = own.set.difference(&removed);
             if !taken.is_empty() {
                 own.set.extend(&taken);
                 own.time = writer.time;
@@ -113,7 +118,8 @@ pub(crate) fn apply(
     let mut new = prune(merged, &entries, &last, structure);
     object::as_map(&mut new);
     let found = merge::compare(live, &new, structure);
-    let contested = contest(&mut entries, applier, &found);
+    let changed = found.modified.union(&found.added);
+    let contested = contest(&mut entries, applier, &changed, &found.removed);
     if !is_forced && !contested.is_empty() {
         return Err(Conflicts(contested));
     }

@@ -55,6 +55,10 @@ fn names() -> HashMap<String, String> {
         ("sa", format!("{core}/serviceaccounts")),
         ("events", format!("{core}/events")),
         (
+            "widgets",
+            "/apis/example.com/v1/namespaces/default/widgets".to_owned(),
+        ),
+        (
             "deploy",
             "/apis/apps/v1/namespaces/default/deployments".to_owned(),
         ),
@@ -278,4 +282,4 @@ macro_rules! tables {
     };
 }
 
-tables! { create bodies fields update patches apply lists deletes paths }
+tables! { create bodies fields update patches apply custom lists deletes paths }
