@@ -8,7 +8,8 @@
 //! - [`Catalogue`]: the kinds, from the table in `kinds`; `rules` and `columns`: what a row of it refers to
 //! - `crd`: kinds that come from CustomResourceDefinitions
 //! - `request`, `negotiate`, `body`, `protobuf`, `selector`: reading requests
-//! - `admission`, `deletion`, `patch`, `validation`: deciding what a write does. Pure
+//! - `admission`, `deletion`, `patch`, `managed`, `validation`: deciding what a write does. Pure
+//! - `structure`: how the values of a kind are merged, by patches and by server-side apply
 //! - `reserve`: what an object may have beside others: addresses, quotas, limits
 //! - [`identity`]: who makes a request, what they may do, and the log of it
 //! - `handlers`: the verbs; `render`, `status`: answers; `discovery`, `openapi`: what there is

@@ -102,9 +102,7 @@ fn parse(table: &str) -> Vec<Case> {
                 case.checks.push(line.to_owned());
             }
         } else if case.method.is_empty() {
-            let (method, path) = line
-                .split_once(' ')
-                .unwrap_or_else(|| panic!("line {}: {line}", number + 1));
+            let (method, path) = line.split_once(' ').expect("a request has a method and a path");
             let (method, patch) = method.split_once('-').unwrap_or((method, ""));
             let media = match patch {
                 "" => "application/json",
@@ -112,7 +110,7 @@ fn parse(table: &str) -> Vec<Case> {
                 "merge" => "application/merge-patch+json",
                 "json" => "application/json-patch+json",
                 "strategic" => "application/strategic-merge-patch+json",
-                other => panic!("line {}: {other}", number + 1),
+                other => unreachable!("line {}: there is no patch {other}", number + 1),
             };
             case.headers.push(("content-type".to_owned(), media.to_owned()));
             (case.method, case.path) = (method.to_owned(), path.to_owned());
@@ -198,8 +196,7 @@ fn problems(
             Some(other) => other.to_string(),
             None => String::new(),
         };
-        let json =
-            || serde_json::from_str::<Value>(wanted).unwrap_or_else(|error| panic!("{check}: {error}"));
+        let json = || serde_json::from_str::<Value>(wanted).expect("what is compared with is JSON");
         let holds = match operator {
             "=" => found == Some(&json()),
             "!=" => found != Some(&json()),
@@ -212,7 +209,7 @@ fn problems(
                 names.insert(wanted.to_owned(), text());
                 found.is_some()
             }
-            other => panic!("{check}: {other}"),
+            other => unreachable!("{check}: there is no {other}"),
         };
         if !holds {
             problems.push(format!("{check}: it is {}", found.unwrap_or(&Value::Null)));
