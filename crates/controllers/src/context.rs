@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    core::PartialObjectMeta,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -27,12 +28,12 @@ pub(crate) struct Error {
     kind: String,
     key: Key,
     #[source]
-    source: kube::Error,
+    source: Box<kube::Error>,
 }
 
 impl Error {
     fn has_reason(&self, reason: &str) -> bool {
-        matches!(&self.source, kube::Error::Api(status) if status.reason == reason)
+        matches!(&*self.source, kube::Error::Api(status) if status.reason == reason)
     }
 
     /// Somebody else wrote the object meanwhile: what was decided is out of date.
@@ -55,7 +56,7 @@ impl Error {
 
     /// What the API said.
     pub(crate) fn message(&self) -> String {
-        match &self.source {
+        match &*self.source {
             kube::Error::Api(status) => status.message.clone(),
             other => other.to_string(),
         }
@@ -71,7 +72,7 @@ fn failed<K: Resource<DynamicType = ()>>(
         action,
         kind,
         key,
-        source,
+        source: Box::new(source),
     }
 }
 
@@ -151,6 +152,16 @@ where
 pub(crate) async fn read<K: Object>(api: &Api<K>, name: &str) -> Result<Option<K>, Error> {
     let read = api.get_opt(name).await;
     read.map_err(failed::<K>("read", &Key::new("", name)))
+}
+
+/// Lists objects from the API itself, without what they hold.
+pub(crate) async fn list_metadata<K: Object>(
+    api: &Api<K>,
+    chosen: &ListParams,
+) -> Result<Vec<PartialObjectMeta<K>>, Error> {
+    let listed = api.list_metadata(chosen).await;
+    let listed = listed.map_err(failed::<K>("list", &Key::new("", "")))?;
+    Ok(listed.items)
 }
 
 /// Changes the object. None when it is gone.

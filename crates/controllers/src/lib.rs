@@ -12,6 +12,7 @@
 
 pub mod clock;
 
+mod budget;
 mod cache;
 mod context;
 mod cron_job;
@@ -23,6 +24,7 @@ mod namespace;
 mod ownership;
 mod pods;
 mod queue;
+mod quota;
 mod replica_set;
 mod selection;
 mod service;

@@ -20,6 +20,8 @@ pub(crate) enum Controller {
     Endpoints,
     Namespace,
     Volume,
+    Quota,
+    Budget,
     /// Pods that a Job which is gone left its finalizer on.
     OrphanPod,
 }

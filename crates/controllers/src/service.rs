@@ -12,11 +12,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget,
     clock::Clock,
     context::{Context, Error},
     cron_job, deployment, endpoints, event, job, namespace,
     queue::{Controller, Outcome, Queue, Task},
-    replica_set, stateful_set, volume,
+    quota, replica_set, stateful_set, volume,
     world::World,
 };
 
@@ -177,6 +178,8 @@ async fn look(context: Arc<Context>, task: Task) -> Result<Option<Timestamp>, Er
         Controller::Endpoints => endpoints::look(context, &key).await.map(|()| None),
         Controller::Namespace => namespace::look(context, &key).await.map(|()| None),
         Controller::Volume => volume::look(context, &key).await.map(|()| None),
+        Controller::Quota => quota::look(context, &key).await.map(|()| None),
+        Controller::Budget => budget::look(context, &key).await.map(|()| None),
         Controller::OrphanPod => job::release_orphan(context, &key).await.map(|()| None),
     }
 }

@@ -4,8 +4,11 @@ use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet},
         batch::v1::{CronJob, Job},
-        core::v1::{Endpoints, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service},
+        core::v1::{
+            Endpoints, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service,
+        },
         discovery::v1::EndpointSlice,
+        policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
@@ -73,6 +76,10 @@ pub(crate) fn pod(world: &World, queue: &Queue, old: Option<&Pod>, new: Option<&
     }
     let is_same = matches!((old, new), (Some(old), Some(new)) if endpoints::looks_same(old, new));
     if !is_same {
+        quotas(world, queue, &namespace);
+        for budget in world.budgets.within(&namespace) {
+            add(queue, Controller::Budget, Key::of(&*budget));
+        }
         for service in world.services.within(&namespace) {
             let is_concerned = |pod: Option<&Pod>| pod.is_some_and(|pod| endpoints::selects(&service, pod));
             if is_concerned(old) || is_concerned(new) {
@@ -204,4 +211,25 @@ pub(crate) fn volume(queue: &Queue, object: Option<&PersistentVolume>) {
         },
     );
     add(queue, Controller::Volume, key);
+}
+
+pub(crate) fn quota(queue: &Queue, object: Option<&ResourceQuota>) {
+    itself(queue, Controller::Quota, object);
+}
+
+pub(crate) fn budget(queue: &Queue, object: Option<&PodDisruptionBudget>) {
+    itself(queue, Controller::Budget, object);
+}
+
+fn quotas(world: &World, queue: &Queue, namespace: &str) {
+    for quota in world.quotas.within(namespace) {
+        add(queue, Controller::Quota, Key::of(&*quota));
+    }
+}
+
+/// Something that quotas may count came, went or, being a claim or a Service, changed.
+pub(crate) fn counted<K: Resource>(world: &World, queue: &Queue, old: Option<&K>, new: Option<&K>) {
+    if let Some(namespace) = new.or(old).and_then(|any| any.meta().namespace.as_deref()) {
+        quotas(world, queue, namespace);
+    }
 }

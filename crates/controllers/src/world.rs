@@ -6,10 +6,11 @@ use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet},
     batch::v1::{CronJob, Job},
     core::v1::{
-        ConfigMap, Endpoints, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service,
-        ServiceAccount,
+        ConfigMap, Endpoints, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota,
+        Service, ServiceAccount,
     },
     discovery::v1::EndpointSlice,
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,8 @@ pub(crate) struct World {
     pub(crate) bundles: Cache<ConfigMap>,
     pub(crate) claims: Cache<PersistentVolumeClaim>,
     pub(crate) volumes: Cache<PersistentVolume>,
+    pub(crate) quotas: Cache<ResourceQuota>,
+    pub(crate) budgets: Cache<PodDisruptionBudget>,
 }
 
 type Following<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -65,24 +68,30 @@ impl World {
             }),
             of(&self.jobs, client, None, cancel, |old, new| {
                 triggers::job(self, queue, old, new);
+                triggers::counted(self, queue, old, new);
             }),
             of(&self.cron_jobs, client, None, cancel, |old, new| {
                 triggers::cron_job(queue, old.or(new));
+                triggers::counted(self, queue, old, new);
             }),
             of(&self.replica_sets, client, None, cancel, |old, new| {
                 triggers::replica_set(self, queue, old, new);
+                triggers::counted(self, queue, old, new);
             }),
             of(&self.deployments, client, None, cancel, |old, new| {
                 triggers::deployment(queue, old.or(new));
+                triggers::counted(self, queue, old, new);
             }),
             of(&self.stateful_sets, client, None, cancel, |old, new| {
                 triggers::stateful_set(queue, old.or(new));
+                triggers::counted(self, queue, old, new);
             }),
             of(&self.revisions, client, None, cancel, |old, new| {
                 triggers::revision(queue, old.or(new));
             }),
             of(&self.services, client, None, cancel, |old, new| {
                 triggers::service(queue, old.or(new));
+                triggers::counted(self, queue, old, new);
             }),
             of(&self.endpoints, client, None, cancel, |old, new| {
                 triggers::endpoints(queue, old.or(new));
@@ -101,9 +110,16 @@ impl World {
             }),
             of(&self.claims, client, None, cancel, |old, new| {
                 triggers::claim(queue, old.or(new));
+                triggers::counted(self, queue, old, new);
             }),
             of(&self.volumes, client, None, cancel, |old, new| {
                 triggers::volume(queue, old.or(new));
+            }),
+            of(&self.quotas, client, None, cancel, |old, new| {
+                triggers::quota(queue, old.or(new));
+            }),
+            of(&self.budgets, client, None, cancel, |old, new| {
+                triggers::budget(queue, old.or(new));
             }),
         ];
         futures::future::join_all(all).await;
@@ -127,6 +143,8 @@ impl World {
             self.bundles.synced(),
             self.claims.synced(),
             self.volumes.synced(),
+            self.quotas.synced(),
+            self.budgets.synced(),
         );
     }
 }

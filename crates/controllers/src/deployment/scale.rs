@@ -78,7 +78,7 @@ pub(crate) fn old_sizes(observed: &Observed, new: &ReplicaSet, amounts: Amounts)
 pub(crate) fn sizes(observed: &Observed, amounts: Amounts, is_rolling: bool) -> Option<Sizes> {
     let active: Vec<&Arc<ReplicaSet>> = observed.all().filter(|set| replicas(set) > 0).collect();
     let only = match active.as_slice() {
-        [] => observed.new.as_ref().or(observed.old.last()),
+        [] => observed.new.as_ref().or_else(|| observed.old.last()),
         [only] => Some(*only),
         _ => None,
     };

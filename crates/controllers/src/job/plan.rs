@@ -357,10 +357,9 @@ impl<'a> Round<'a> {
                 return Some(Verdict::failed("PodFailurePolicy", why));
             }
         }
-        let limit = self.spec.backoff_limit.unwrap_or(match self.limit_per_index() {
-            Some(_) => i32::MAX,
-            None => 6,
-        });
+        let unlimited = self.limit_per_index().is_some();
+        let default = if unlimited { i32::MAX } else { 6 };
+        let limit = self.spec.backoff_limit.unwrap_or(default);
         if self.failed() > limit || self.restarts_exceed(limit) {
             let why = "Job has reached the specified backoff limit";
             return Some(Verdict::failed("BackoffLimitExceeded", why));

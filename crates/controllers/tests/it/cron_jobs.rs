@@ -104,7 +104,7 @@ async fn a_job_that_runs_keeps_the_next_one_from_starting() {
                     .is_some_and(|status| status.pod_ip.is_some())
         })
         .await;
-    assert_eq!(jobs(&cluster).await, [first.clone()]);
+    assert_eq!(jobs(&cluster).await, [first]);
     // When it has ended, the time that was missed is made up for.
     let second = format!("tick-{}", minute(&cluster));
     cluster.meet(&pods[0].name_any(), Fate::Succeeds).await;

@@ -99,6 +99,8 @@ impl Cluster {
             catalogue,
             kubelet: axum::Router::new(),
             node_name: NODE.to_owned(),
+            reserve: coracle_apiserver::Reserve::default(),
+            identity: coracle_apiserver::identity::Identity::ephemeral().unwrap(),
             stop: stop.clone(),
         });
         let service = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {

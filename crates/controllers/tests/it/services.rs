@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Endpoints, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount},
+    core::v1::{
+        ConfigMap, Endpoints, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service,
+        ServiceAccount,
+    },
     discovery::v1::EndpointSlice,
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{
     Api, ResourceExt as _,
@@ -150,4 +154,44 @@ async fn a_bound_claim_has_a_volume_that_goes_with_it() {
             .items
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn quotas_and_budgets_tell_what_there_is() {
+    let cluster = Cluster::start(|_| Fate::Serves).await;
+    let quota =
+        json!({"metadata": {"name": "limits"}, "spec": {"hard": {"pods": "5", "count/configmaps": "9"}}});
+    cluster.create::<ResourceQuota>(quota).await;
+    let budget = json!({"metadata": {"name": "web"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    cluster.create::<PodDisruptionBudget>(budget).await;
+    for name in ["a", "b"] {
+        cluster.create::<Pod>(pod(name)).await;
+    }
+    let uses = |quota: &ResourceQuota, pods: &str| {
+        let used = quota
+            .status
+            .clone()
+            .and_then(|status| status.used)
+            .unwrap_or_default();
+        used.get("pods").is_some_and(|used| used.0 == pods)
+    };
+    cluster
+        .until::<ResourceQuota>("limits", "used", |quota| uses(quota, "2"))
+        .await;
+    let allows = |budget: &PodDisruptionBudget, count: i32| {
+        budget
+            .status
+            .as_ref()
+            .is_some_and(|status| status.disruptions_allowed == count)
+    };
+    cluster
+        .until::<PodDisruptionBudget>("web", "loose", |budget| allows(budget, 1))
+        .await;
+    cluster.delete::<Pod>("a").await;
+    cluster
+        .until::<ResourceQuota>("limits", "less used", |quota| uses(quota, "1"))
+        .await;
+    cluster
+        .until::<PodDisruptionBudget>("web", "tight", |budget| allows(budget, 0))
+        .await;
 }
