@@ -3,7 +3,7 @@
 //! clients of this API. A client in the same process needs no socket: a `kube::Client` takes the
 //! router as its service.
 //!
-//! - [`router`]: the API as an axum router; [`bootstrap`]: what must be there before it serves
+//! - [`router`]: the API as an axum router; [`bootstrap()`]: what must be there before it serves
 //! - [`collect_garbage`]: removes what has lost its owner, and empties namespaces that go
 //! - [`Catalogue`]: the kinds, from the table in `kinds`; `rules` and `columns`: what a row of it refers to
 //! - `crd`: kinds that come from CustomResourceDefinitions

@@ -35,7 +35,7 @@ use crate::{
 pub struct Options {
     /// The objects.
     pub resources: Resources,
-    /// The kinds that are served: what [`bootstrap`](crate::bootstrap) found.
+    /// The kinds that are served: what [`bootstrap`](crate::bootstrap()) found.
     pub catalogue: Catalogue,
     /// The kubelet API of this machine's node, which streams logs:
     /// `GET /containerLogs/{namespace}/{pod}/{container}`.
