@@ -426,6 +426,29 @@ async fn programs_find_out_their_own_address_and_are_reached_at_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_entered_has_the_pods_localhost_and_name() {
+    let machine = Machine::start().await;
+    if !has_own_ports(&machine).await || !machine.is_isolated().await {
+        return;
+    }
+    let port = free_port();
+    let mut pod = python("p", &server("AF_INET", "0.0.0.0", port, "own"));
+    let probe = format!(
+        "import socket\nc = socket.create_connection(('localhost', {port}), 10)\nassert c.recv(100) == b'own\\n'\n\
+         assert socket.gethostname() == 'p'"
+    );
+    pod["spec"]["containers"][0]["readinessProbe"] =
+        json!({"exec": {"command": ["python3", "-c", probe]}, "periodSeconds": 1, "timeoutSeconds": 20});
+    machine.create(pod).await;
+    let is_ready = |pod: &Pod| {
+        let status = pod.status.as_ref().unwrap();
+        let mut all = status.conditions.iter().flatten();
+        all.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    machine.until("p", "ready", is_ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ranks_of_a_job_meet_by_name() {
     let machine = Machine::start().await;
     if !has_own_ports(&machine).await || !machine.is_isolated().await {
