@@ -106,7 +106,7 @@ impl Machine {
             resources: self.store.resources().clone(),
             catalogue: self.catalogue.clone(),
             kubelet: node.kubelet(),
-            reserve: coracle_apiserver::Reserve::default(),
+            reserve: coracle_apiserver::Reserve::new(self.block()),
             node_name: NODE.to_owned(),
             identity: self.identity.clone(),
             stop: CancellationToken::new(),
