@@ -17,10 +17,10 @@ BUILD += --locked
 NEXTEST_PROFILE := --profile ci
 endif
 
-.PHONY: help demo build test test-rust test-e2e check format bench bench-lists conformance compatibility lock clean
+.PHONY: help demo build test test-rust test-e2e check format bench bench-apiserver bench-lists conformance compatibility lock clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build .venv/.ready ## start a server and run the digits pipeline on it with the kfp SDK
 	@$(PYTHON) examples/demo.py --coracle $(CORACLE) --data-dir $(DEMO_DIR)
@@ -60,6 +60,11 @@ format: .venv/.ready ## format all code
 
 bench: build .venv/.ready ## measure, and print ratios (ARGS="--quick" for a short run)
 	@$(PYTHON) bench/run.py --coracle $(CORACLE) $(ARGS)
+
+bench-apiserver: ## measure the Kubernetes API of a server of its own (ARGS="SECONDS OBJECTS WATCHERS", 3 10000 1000)
+	@cargo build --release --quiet -p coracle-cli
+	@cargo build --release --quiet -p coracle-apiserver --example load
+	@ulimit -Sn "$$(ulimit -Hn)"; target/release/examples/load target/release/coracle $(ARGS)
 
 bench-lists: ## measure pages of lists of runs, with 200 000 of them (ARGS="RUNS ROUNDS")
 	@cargo run --release --quiet -p coracle-store --example list_runs -- $(ARGS)

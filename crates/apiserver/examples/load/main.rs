@@ -111,10 +111,13 @@ async fn measure(binary: &Path, data: &Path, phase: Duration, objects: usize, wa
     tokio::time::sleep(Duration::from_secs(1)).await;
     memory(&server, "idle");
 
-    println!("\n| | clients | /s | p50 ms | p99 ms | most ms |\n| --- | --- | --- | --- | --- | --- |");
+    println!(
+        "\n| | clients | /s | p50 ms | p99 ms | most ms | server's processor µs each |\n\
+         | --- | --- | --- | --- | --- | --- | --- |"
+    );
     for sample in [Sample::ConfigMap, Sample::Pod] {
         for clients in CLIENTS {
-            writes(server.address, sample, clients, phase).await;
+            writes(&server, sample, clients, phase).await;
         }
     }
     memory(&server, "after these");
@@ -167,8 +170,9 @@ fn good(answer: &Answer) {
 }
 
 /// Creates for as long as the phase lasts, gets for as long, and deletes all of it.
-async fn writes(address: SocketAddr, sample: Sample, clients: usize, phase: Duration) {
-    let barrier = Arc::new(Barrier::new(clients));
+async fn writes(server: &Server, sample: Sample, clients: usize, phase: Duration) {
+    let address = server.address;
+    let barrier = Arc::new(Barrier::new(clients + 1));
     let mut tasks = Vec::new();
     for client in 0..clients {
         let barrier = Arc::clone(&barrier);
@@ -191,28 +195,36 @@ async fn writes(address: SocketAddr, sample: Sample, clients: usize, phase: Dura
                 gets.push(timed(&mut connection, "GET", &path, b"").await);
             }
             barrier.wait().await;
-            let began = Instant::now();
             for number in 0..creates.len() {
                 let path = format!("{collection}/{}?gracePeriodSeconds=0", name(number));
                 deletes.push(timed(&mut connection, "DELETE", &path, b"").await);
             }
-            (times, began.elapsed())
+            barrier.wait().await;
+            times
         }));
     }
+    barrier.wait().await;
+    let mut marks = vec![(Instant::now(), server.worked())];
+    for _ in 0..3 {
+        barrier.wait().await;
+        marks.push((Instant::now(), server.worked()));
+    }
     let mut all = [Vec::new(), Vec::new(), Vec::new()];
-    let mut deleting = Duration::ZERO;
     for task in tasks {
-        let (times, took) = task.await.unwrap();
-        deleting = deleting.max(took);
-        for (all, times) in all.iter_mut().zip(times) {
+        for (all, times) in all.iter_mut().zip(task.await.unwrap()) {
             all.extend(times);
         }
     }
-    let lasted = [phase, phase, deleting];
-    for ((verb, times), lasted) in ["create", "get", "delete"].into_iter().zip(all).zip(lasted) {
-        let rate = times.len() as f64 / lasted.as_secs_f64();
+    for ((verb, times), marks) in ["create", "get", "delete"]
+        .into_iter()
+        .zip(all)
+        .zip(marks.windows(2))
+    {
+        let count = times.len() as f64;
+        let rate = count / (marks[1].0 - marks[0].0).as_secs_f64();
+        let work = (marks[1].1 - marks[0].1).as_secs_f64() * 1e6 / count;
         println!(
-            "| {verb} {} | {clients} | {rate:.0} | {} |",
+            "| {verb} {} | {clients} | {rate:.0} | {} | {work:.0} |",
             sample.plural(),
             spread(times)
         );

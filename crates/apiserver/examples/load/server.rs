@@ -59,6 +59,11 @@ impl Server {
         answer.is_ok_and(|answer| answer.status == 200)
     }
 
+    /// Processor time that the process has used so far.
+    pub(crate) fn worked(&self) -> Duration {
+        worked(self.process.id())
+    }
+
     /// Resident memory now, in bytes, of the server without its children.
     pub(crate) fn memory(&self) -> u64 {
         let status: PathBuf = format!("/proc/{}/status", self.process.id()).into();
@@ -82,6 +87,17 @@ impl Drop for Server {
         // An error says that it has ended.
         let _ = self.process.kill();
     }
+}
+
+fn worked(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok());
+    // The kernel counts in hundredths of a second here, whatever its own clock does.
+    Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
 fn free_address() -> io::Result<SocketAddr> {

@@ -3,10 +3,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Resources, Result,
+    Error, Resources, Result,
     state::{Change, Shared},
 };
-use crate::database::{Database, to_the_end};
+use crate::database::{self, Database, to_the_end};
 
 /// Rows dropped at once. Others write in between.
 const PIECE: i64 = 500;
@@ -110,9 +110,13 @@ impl Growth {
         if let Some(below) = self.excess(oldest) {
             let work = compact(Arc::clone(shared), Arc::clone(database), below);
             tokio::spawn(async {
-                if let Err(error) = work.await {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "cannot shorten the log of revisions");
+                match work.await {
+                    // The server is stopping: the rest is dropped another time.
+                    Ok(_) | Err(Error::Database(database::Error::Closed)) => {}
+                    Err(error) => {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::warn!(error, "cannot shorten the log of revisions");
+                    }
                 }
             });
         }
