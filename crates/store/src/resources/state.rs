@@ -74,6 +74,9 @@ impl Stored {
     }
 }
 
+/// Namespace, name and what is there.
+pub(super) type Place = (Arc<str>, Arc<str>, Stored);
+
 /// A change that is durable, to be shown.
 #[derive(Debug)]
 pub(super) struct Change {
@@ -179,11 +182,7 @@ impl State {
     }
 
     /// Namespaces, names and objects in order, and how many follow them.
-    pub(super) fn objects(
-        &self,
-        resource: &GroupResource,
-        range: Range<'_>,
-    ) -> (Vec<(Arc<str>, Arc<str>, Stored)>, u64) {
+    pub(super) fn objects(&self, resource: &GroupResource, range: Range<'_>) -> (Vec<Place>, u64) {
         let mut found = Vec::new();
         let mut behind = 0;
         let Some(kind) = self.kinds.get(resource) else {
