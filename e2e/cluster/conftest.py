@@ -94,7 +94,7 @@ def cluster(request, tmp_path_factory):
         return Cluster(Path(KUBECONFIG), folder / "cache")
     server = request.getfixturevalue("server")
     kubeconfig = folder / "kubeconfig"
-    server.cli("kubeconfig", "--output", kubeconfig)
+    server.cli("kubeconfig", kubeconfig)
     return Cluster(kubeconfig, folder / "cache")
 
 
