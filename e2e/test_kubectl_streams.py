@@ -87,9 +87,7 @@ def speech(request):
 
 
 def test_a_command_runs_in_the_container(server, pod, speech):
-    ended = raw(
-        server, "exec", pod, "--", "sh", "-c", "echo $OWN; echo bad >&2; exit 3", variables=speech
-    )
+    ended = raw(server, "exec", pod, "--", "sh", "-c", "echo $OWN; echo bad >&2; exit 3", variables=speech)
     assert (ended.stdout, ended.returncode) == (b"mine\n", 3), ended.stderr
     assert b"bad\n" in ended.stderr
     assert b"command terminated with exit code 3" in ended.stderr

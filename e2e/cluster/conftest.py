@@ -1,4 +1,4 @@
-"""A Kubernetes API to test: Coracle's own, or a real cluster's when CORACLE_TEST_KUBECONFIG names its kubeconfig.
+"""A Kubernetes API to test: Coracle's own, or the one whose kubeconfig CORACLE_TEST_KUBECONFIG names.
 
 Where the two differ, the real one is right. Every test has a namespace of its own.
 """

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import tarfile
 import time
 
 import pytest
@@ -36,7 +35,7 @@ def test_an_indexed_job_gives_each_pod_its_number(namespace):
     namespace.kubectl("wait", "--for=condition=Complete", "job/many", "--timeout=60s")
     assert namespace.value("job/many", ".status.completedIndexes") == "0-2"
     log = namespace.kubectl("logs", "-l", "batch.kubernetes.io/job-name=many", "--tail=-1")
-    assert sorted(log.split()[2::4]) == ["0", "1", "2"], log
+    assert sorted(log.split()[2::5]) == ["0", "1", "2"], log
 
 
 def test_a_job_that_fails_too_often_says_so(namespace):
@@ -217,7 +216,6 @@ def test_logs_by_time_tail_and_container(namespace):
     assert namespace.kubectl("logs", "p", "-c", "main", "--since=1h").splitlines() == ["one", "two"]
     everything = namespace.kubectl("logs", "p", "--all-containers", "--prefix")
     assert sorted(line.split()[-1] for line in everything.splitlines()) == ["one", "three", "two"]
-    assert "a container name must be specified" in namespace.refused("logs", "p") or True
 
 
 @pytest.fixture
@@ -243,7 +241,6 @@ def test_files_are_copied_into_and_out_of_a_pod(talker, tmp_path):
     talker.kubectl("cp", folder, "talker:/tmp/copied")
     talker.kubectl("cp", "talker:/tmp/copied/bytes", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == (folder / "bytes").read_bytes()
-    assert tarfile  # kubectl cp is tar at both ends
 
 
 def test_a_port_of_a_pod_is_forwarded(namespace):

@@ -1,4 +1,4 @@
-"""The unmodified Python client: typed calls, dynamic calls, watches, exec, create from YAML, leader election."""
+"""The unmodified Python client: typed and dynamic calls, watches, exec, YAML files, leader election."""
 
 import threading
 import time

@@ -36,6 +36,9 @@ use crate::{
     },
 };
 
+/// Where clients in a Pod find their token.
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// Who a container is to run as.
 #[derive(Debug, Clone, Copy)]
 struct Wish {
@@ -348,7 +351,9 @@ impl Job {
         let volumes = volumes::mounts(&self.wanted, &setup.volumes, variable)
             .map_err(|error| failure(Reason::VolumeNotReady, chain(&error)))?;
         if context.mode.sandbox().is_none() {
-            return match volumes.iter().find(|mount| mount.source != mount.target) {
+            // Every Pod has its token's volume, asked for or not; without a place for it, it has none.
+            let is_missed = |mount: &&Mount| mount.source != mount.target && mount.target != Path::new(TOKEN);
+            return match volumes.iter().find(is_missed) {
                 None => Ok(Vec::new()),
                 Some(mount) => Err(failure(
                     Reason::VolumeNotReady,
