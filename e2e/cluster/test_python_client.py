@@ -1,13 +1,13 @@
 """The unmodified Python client: typed and dynamic calls, watches, exec, YAML files, leader election."""
 
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 import yaml
 from kubernetes import client, dynamic, utils, watch
-from kubernetes.leaderelection import electionconfig, leaderelection
-from kubernetes.leaderelection.resourcelock.configmaplock import ConfigMapLock
 from kubernetes.stream import portforward, stream
 from manifests import SHELL, WIDGETS, container, deployment, job, pod
 
@@ -212,35 +212,37 @@ def test_objects_are_made_from_yaml(api, core, namespace, tmp_path):
     assert core.read_namespaced_pod("p", namespace.name).spec.containers[0].image == SHELL
 
 
-def test_one_of_two_candidates_leads(cluster, namespace):
+CANDIDATE = """
+import sys
+from kubernetes import client, config
+from kubernetes.leaderelection import electionconfig, leaderelection
+from kubernetes.leaderelection.resourcelock.configmaplock import ConfigMapLock
+
+kubeconfig, namespace, name = sys.argv[1:]
+lock = ConfigMapLock("leader", namespace, name)
+lock.api_instance = client.CoreV1Api(config.new_client_from_config(kubeconfig))
+lead = lambda: print(name, flush=True)
+times = {"lease_duration": 4, "renew_deadline": 3, "retry_period": 1}
+election = electionconfig.Config(lock, **times, onstarted_leading=lead, onstopped_leading=None)
+leaderelection.LeaderElection(election).run()
+"""
+
+
+def test_one_of_two_candidates_leads_and_the_other_takes_over(cluster, namespace):
     """With a ConfigMap as the lock, which is what this client offers."""
-    leaders: list[str] = []
-    first = threading.Event()
 
-    def stand(name: str):
-        with cluster.api() as api:
-            lock = ConfigMapLock("leader", namespace.name, name)
-            lock.api_instance = client.CoreV1Api(api)
+    def stand(name: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", CANDIDATE, str(cluster.kubeconfig), namespace.name, name]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
-            def lead():
-                leaders.append(name)
-                first.set()
-
-            election = electionconfig.Config(
-                lock,
-                lease_duration=6,
-                renew_deadline=4,
-                retry_period=1,
-                onstarted_leading=lead,
-                onstopped_leading=None,
-            )
-            leaderelection.LeaderElection(election).run()
-
-    for name in ("one", "two"):
-        threading.Thread(target=stand, args=(name,), daemon=True).start()
-    assert first.wait(30)
-    time.sleep(2)
-    assert len(leaders) == 1
+    with stand("one") as first:
+        assert first.stdout.readline() == "one\n"
+        with stand("two") as second:
+            try:
+                first.kill()
+                assert second.stdout.readline() == "two\n"
+            finally:
+                second.kill()
 
 
 def test_who_may_do_what(api, namespace):

@@ -28,16 +28,42 @@ use crate::{
     status::Error,
 };
 
-/// Answers `/openapi/v2`, which clients ask for when version 3 did not do.
+/// How clients ask for version 2: Go's read nothing else.
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const TITLE: &str = "Coracle";
+const VERSION: &str = "v1.34.0";
+
+/// Answers `/openapi/v2`, which clients ask for about kinds that version 3 lets nobody patch. It describes nothing: what it
+/// does not describe is for the server to judge.
 pub(crate) async fn v2(headers: HeaderMap) -> Result<Response, Error> {
+    let accepts = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    if accepts.into_iter().any(|value| value.contains(V2_PROTOBUF)) {
+        let content = HeaderValue::from_static(V2_PROTOBUF);
+        return Ok(([(header::CONTENT_TYPE, content)], v2_document()).into_response());
+    }
     negotiate::json_only(&headers)?;
     let document = json!({
         "swagger": "2.0",
-        "info": {"title": "Coracle", "version": "v1.34.0"},
+        "info": {"title": TITLE, "version": VERSION},
         "paths": {},
         "definitions": {},
     });
     Ok(reply(StatusCode::OK, &document, false))
+}
+
+/// The same in protobuf: `Document` of gnostic's `OpenAPIv2.proto`, with `swagger` (1), `info` (2: title and version) and
+/// `paths` (8).
+fn v2_document() -> Vec<u8> {
+    // Every length is below 128, so that one byte holds it.
+    let part = |number: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).unwrap_or_default();
+        [&[number << 3 | 2, length], content].concat()
+    };
+    let info = [part(1, TITLE.as_bytes()), part(2, VERSION.as_bytes())].concat();
+    [part(1, b"2.0"), part(2, &info), part(8, b"")].concat()
 }
 
 /// Answers `/openapi/v3`.
@@ -116,7 +142,7 @@ fn make(path: &str, kinds: &[KindRef]) -> Value {
     }
     json!({
         "openapi": "3.0.0",
-        "info": {"title": "Coracle", "version": "v1.34.0"},
+        "info": {"title": TITLE, "version": VERSION},
         "paths": paths,
         "components": {"schemas": components.finish()},
     })

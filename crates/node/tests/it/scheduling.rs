@@ -25,9 +25,9 @@ fn is_refused(pod: &Pod) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_machine_has_not_is_told_with_numbers() {
     let machine = Machine::start().await;
-    machine
-        .create(with_request("p", "true", json!({"example.com/gpu": "1"})))
-        .await;
+    let mut wanting = with_request("p", "true", json!({"example.com/gpu": "1"}));
+    wanting["spec"]["containers"][0]["resources"]["limits"] = json!({"example.com/gpu": "1"});
+    machine.create(wanting).await;
     let pod = machine.until("p", "refused", is_refused).await;
     let condition = scheduled(&pod).unwrap();
     assert_eq!(condition.reason.as_deref(), Some("RequestExceedsNode"));
