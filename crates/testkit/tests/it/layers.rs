@@ -69,7 +69,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("json-patch", &["apiserver"]),
     (
         "kube",
-        &["controllers", "gateway", "node", "pipelines", "platform", "reconcile", "testkit"],
+        &[
+            "controllers",
+            "gateway",
+            "node",
+            "pipelines",
+            "platform",
+            "reconcile",
+            "testkit",
+        ],
     ),
     ("kube-cel", &["apiserver"]),
     ("nvml-wrapper", &["node"]),

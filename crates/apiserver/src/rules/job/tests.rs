@@ -1,3 +1,5 @@
+//! Tables of what Jobs are given and what is refused of them.
+
 use super::*;
 
 fn job() -> Value {
