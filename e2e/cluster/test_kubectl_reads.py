@@ -56,22 +56,35 @@ def test_a_watch_shows_changes_as_they_come(namespace):
     command = namespace.cluster.command(
         "-n", namespace.name, "get", "configmaps", "-w", "--output-watch-events", "-o", "json"
     )
+    namespace.kubectl("create", "configmap", "before")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as watching:
         try:
-            decoder, buffer, seen = json.JSONDecoder(), "", []
+            events = read_events(watching.stdout)
+            # It is there when the watch begins, so that the watch has begun when it is shown.
+            until_seen(events, ("ADDED", "before"))
             namespace.kubectl("create", "configmap", "a")
+            until_seen(events, ("ADDED", "a"))
             namespace.kubectl("delete", "configmap", "a")
-            while ("DELETED", "a") not in seen:
-                buffer += watching.stdout.readline()
-                try:
-                    event, end = decoder.raw_decode(buffer.lstrip())
-                except json.JSONDecodeError:
-                    continue
-                buffer = buffer.lstrip()[end:]
-                seen.append((event["type"], event["object"]["metadata"]["name"]))
+            until_seen(events, ("DELETED", "a"))
         finally:
             watching.kill()
-    assert ("ADDED", "a") in seen
+
+
+def read_events(stream):
+    """The events of a watch as kubectl prints them: objects in JSON, one after the other."""
+    decoder, buffer = json.JSONDecoder(), ""
+    for line in stream:
+        buffer = (buffer + line).lstrip()
+        try:
+            event, end = decoder.raw_decode(buffer)
+        except json.JSONDecodeError:
+            continue
+        buffer = buffer[end:]
+        yield event["type"], event["object"]["metadata"]["name"]
+
+
+def until_seen(events, wanted) -> None:
+    assert wanted in events, f"the watch ended without {wanted}"
 
 
 def test_wait_ends_when_a_condition_holds(namespace):

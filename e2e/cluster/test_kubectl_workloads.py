@@ -90,13 +90,18 @@ def test_a_stateful_sets_pods_come_in_order_and_know_each_other(namespace):
     )  # fmt: skip
     namespace.kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
     assert namespace.kubectl("get", "pods", "-l", "app=db", "-o", "name").split() == ["pod/db-0", "pod/db-1"]
+    old = namespace.value("pod/db-0", ".metadata.uid")
     namespace.kubectl("delete", "pod", "db-0")
-    namespace.kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
+    # Until the new one is there, there is none to wait for.
+    namespace.kubectl("wait", "--for=create", "pod/db-0", "--timeout=60s")
     namespace.kubectl("wait", "--for=condition=Ready", "pod/db-0", "--timeout=60s")
+    assert namespace.value("pod/db-0", ".metadata.uid") != old
     # The new Pod has the old one's files.
-    assert namespace.kubectl("exec", "db-0", "--", "cat", "/data/who").split() == ["db-0", "db-0"]
-    found = namespace.kubectl("exec", "db-1", "--", "getent", "hosts", "db-0.db")
-    assert found.split()[0] == namespace.value("pod/db-0", ".status.podIP")
+    both = "until [ $(wc -l < /data/who) = 2 ]; do sleep 0.1; done; cat /data/who"
+    assert namespace.kubectl("exec", "db-0", "--", "sh", "-c", both).split() == ["db-0", "db-0"]
+    address = namespace.value("pod/db-0", ".status.podIP")
+    known = f"until getent hosts db-0.db | grep -qw {address}; do sleep 0.1; done"
+    namespace.kubectl("exec", "db-1", "--", "sh", "-c", known)
 
 
 SERVER = "cd /tmp && echo $HOSTNAME > who && exec python3 -m http.server 8000"

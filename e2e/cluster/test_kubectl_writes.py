@@ -145,7 +145,8 @@ def test_a_namespace_takes_everything_in_it_along(cluster, namespace):
 
 def test_a_quota_says_with_numbers_what_it_does_not_let_in(namespace):
     namespace.kubectl("create", "quota", "small", "--hard=configmaps=3,requests.cpu=1")
-    # One is the root certificate's.
+    # One is the root certificate's, which comes after the namespace.
+    namespace.kubectl("wait", "--for=create", "configmap/kube-root-ca.crt", "--timeout=30s")
     namespace.apply(config_map("a"), config_map("b"))
     said = namespace.refused("create", "configmap", "c")
     assert "exceeded quota: small, requested: configmaps=1, used: configmaps=3, limited: configmaps=3" in said

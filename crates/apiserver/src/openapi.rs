@@ -30,6 +30,8 @@ use crate::{
 
 /// How clients ask for version 2: Go's read nothing else.
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The same in an answer, where `@` would be no media type.
+const V2_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const TITLE: &str = "Coracle";
 const VERSION: &str = "v1.34.0";
 
@@ -41,7 +43,7 @@ pub(crate) async fn v2(headers: HeaderMap) -> Result<Response, Error> {
         .iter()
         .filter_map(|value| value.to_str().ok());
     if accepts.into_iter().any(|value| value.contains(V2_PROTOBUF)) {
-        let content = HeaderValue::from_static(V2_PROTOBUF);
+        let content = HeaderValue::from_static(V2_ANSWER);
         return Ok(([(header::CONTENT_TYPE, content)], v2_document()).into_response());
     }
     negotiate::json_only(&headers)?;
