@@ -91,11 +91,12 @@ def test_a_stateful_sets_pods_come_in_order_and_know_each_other(namespace):
     namespace.kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
     assert namespace.kubectl("get", "pods", "-l", "app=db", "-o", "name").split() == ["pod/db-0", "pod/db-1"]
     old = namespace.value("pod/db-0", ".metadata.uid")
-    namespace.kubectl("delete", "pod", "db-0")
-    # Until the new one is there, there is none to wait for.
-    namespace.kubectl("wait", "--for=create", "pod/db-0", "--timeout=60s")
+    # kubectl itself would wait for ever if the new Pod came between its two looks at the old one.
+    namespace.kubectl("delete", "pod", "db-0", "--wait=false")
+    deadline = time.monotonic() + 60
+    while namespace.run("get", "pod", "db-0", "-o", "jsonpath={.metadata.uid}").stdout in ("", old):
+        assert time.monotonic() < deadline, "db-0 was not made anew"
     namespace.kubectl("wait", "--for=condition=Ready", "pod/db-0", "--timeout=60s")
-    assert namespace.value("pod/db-0", ".metadata.uid") != old
     # The new Pod has the old one's files.
     both = "until [ $(wc -l < /data/who) = 2 ]; do sleep 0.1; done; cat /data/who"
     assert namespace.kubectl("exec", "db-0", "--", "sh", "-c", both).split() == ["db-0", "db-0"]
