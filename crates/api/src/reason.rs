@@ -193,3 +193,15 @@ impl Reason {
         }
     }
 }
+
+/// An error and everything it came from, in one line: for messages, where nobody asks for the sources.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -46,27 +46,15 @@ pub async fn collect_garbage(resources: Resources, catalogue: Catalogue, stop: C
             ended = Collector::run(&resources, &catalogue) => ended,
         };
         if let Err(error) = ended {
-            tracing::warn!(error = %Chain(&error), "garbage collection starts over");
+            tracing::warn!(
+                error = coracle_api::reason::chain(&error),
+                "garbage collection starts over"
+            );
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(BACKOFF) => {}
             }
         }
-    }
-}
-
-/// An error with what caused it.
-struct Chain<'a>(&'a Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = std::error::Error::source(self.0);
-        while let Some(source) = next {
-            write!(f, ": {source}")?;
-            next = source.source();
-        }
-        Ok(())
     }
 }
 

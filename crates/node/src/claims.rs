@@ -180,7 +180,7 @@ async fn settle(context: &Context, path: &Path, claim: &Claim) {
             uid: claim.metadata.uid.clone(),
             ..ObjectReference::default()
         };
-        let message = crate::runtime::process::exec::chain(&error);
+        let message = coracle_api::reason::chain(&error);
         context
             .events
             .object(about, Kind::Warning, "ProvisioningFailed", message);

@@ -8,7 +8,12 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use coracle_api::{id::InvalidId, ir::validate::Problem, launch::Failure, reason::Reason};
+use coracle_api::{
+    id::InvalidId,
+    ir::validate::Problem,
+    launch::Failure,
+    reason::{Reason, chain},
+};
 use coracle_store::records;
 use serde_json::{Value, json};
 
@@ -217,17 +222,6 @@ fn error_info(reason: Reason) -> Value {
         "domain": "coracle.dev",
         "metadata": { "hint": reason.hint() },
     })
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ fn collect(
     };
     let not_stored = |error: &dyn std::error::Error| Failure {
         reason: Reason::ArtifactNotStored,
-        message: format!("cannot store {what}: {}", chain(error)),
+        message: format!("cannot store {what}: {}", coracle_api::reason::chain(error)),
     };
     let target = artifact.uri.parse::<ArtifactUri>();
     let (path, transfer) = match target.as_ref().map(ArtifactUri::place) {
@@ -349,14 +349,4 @@ fn forget(produced: &mut IndexMap<String, Vec<ProducedArtifact>>, name: &str, po
         artifact.digest = None;
         artifact.size = None;
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

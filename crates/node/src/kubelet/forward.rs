@@ -8,6 +8,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use coracle_api::reason::chain;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -23,7 +24,7 @@ use super::{
     upgrade::{Upgrade, negotiated},
     websocket::{self, Lane, Protocol, TUNNEL},
 };
-use crate::{network, runtime::process::exec::chain};
+use crate::network;
 
 /// The protocol over SPDY.
 const SPDY: &str = "portforward.k8s.io";

@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use bytes::Bytes;
+use coracle_api::reason::chain;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
@@ -11,10 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{
-    process::exec::chain,
-    session::{Error, Output, Session, Size},
-};
+use crate::runtime::session::{Error, Output, Session, Size};
 
 /// How much is read and sent at once.
 const CHUNK: usize = 32 * 1024;

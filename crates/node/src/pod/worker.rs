@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use coracle_api::reason::Reason;
+use coracle_api::reason::{Reason, chain};
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Wanted, PersistentVolumeClaim, Pod, PodStatus};
@@ -32,11 +32,7 @@ use super::{
     tokens,
     volumes::{self, Places, Ready},
 };
-use crate::{
-    events::Kind,
-    network,
-    runtime::process::{exec::chain, spec::Failure},
-};
+use crate::{events::Kind, network, runtime::process::spec::Failure};
 
 /// The pauses between attempts to write a status.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

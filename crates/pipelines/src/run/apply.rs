@@ -3,6 +3,7 @@
 
 use coracle_api::id::{ArtifactId, TaskId};
 use coracle_api::launch::SpilledValue;
+use coracle_api::reason::chain;
 use coracle_artifacts::{ArtifactUri, Artifacts, content};
 use coracle_reconcile::retry::until_done;
 use coracle_store::records::{self, Attempt, CacheEntry, Commit, Records};
@@ -306,16 +307,6 @@ async fn measured(uri: &str) -> Result<Option<(String, u64)>, String> {
         Ok(Err(error)) => Err(refused(&chain(&error))),
         Err(error) => Err(refused(&error)),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 fn attempt(state: &State, task: TaskId, number: u32) -> Option<&Attempt> {

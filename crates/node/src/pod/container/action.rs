@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, pin::pin, time::Duration};
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use coracle_api::reason::chain;
 use futures::future::{Either, select};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::{
@@ -13,7 +14,7 @@ use k8s_openapi::{
 use tokio::net::TcpStream;
 
 use crate::network;
-use crate::runtime::process::{exec::chain, session, spec::RunDir};
+use crate::runtime::process::{session, spec::RunDir};
 
 /// What kubelets say who they are.
 const USER_AGENT: &str = "kube-probe/1.34";

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use coracle_api::reason::Reason;
+use coracle_api::reason::{Reason, chain};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Wanted, LifecycleHandler, Pod};
@@ -37,7 +37,6 @@ use crate::{
     events::Kind,
     logs,
     runtime::process::{
-        exec::chain,
         launch::{self, Run},
         mounts,
         spec::{Failure, RunDir},

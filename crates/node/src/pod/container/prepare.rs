@@ -9,7 +9,7 @@ use coracle_api::{
     ir::preamble::Requirements,
     labels::{PYTHON_REQUIREMENTS, REQUIREMENTS_MET_ENV},
     quantity::Quantity,
-    reason::Reason,
+    reason::{Reason, chain},
 };
 
 use super::{Job, NotStarted, failure};
@@ -31,7 +31,6 @@ use crate::{
     },
     runtime::process::{
         cgroup::Limits,
-        exec::chain,
         spec::{HOME, Memory, Mount, MountKind, RunAs, RunDir, Spec},
     },
 };

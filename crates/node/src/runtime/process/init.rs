@@ -9,7 +9,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use coracle_api::reason::Reason;
+use coracle_api::reason::{Reason, chain};
 use nix::{
     fcntl::OFlag,
     sched::{CloneFlags, unshare},
@@ -152,7 +152,7 @@ fn prepare(spec: &Spec) -> Result<(), Failure> {
         if let Some(name) = &spec.hostname {
             rename(name);
         }
-        mounts::enter(spec, sandbox).map_err(|error| not_ready(exec::chain(&error)))?;
+        mounts::enter(spec, sandbox).map_err(|error| not_ready(chain(&error)))?;
         drop_capabilities();
     } else {
         let _ = prctl::set_child_subreaper(true);

@@ -404,7 +404,7 @@ fn read_only(target: &Path) -> Result<(), Error> {
 /// Says on the helper's own error stream what the sandbox goes without.
 #[expect(clippy::print_stderr, reason = "the helper's error stream is its log file")]
 fn note(error: &Error) {
-    eprintln!("{}", super::exec::chain(error));
+    eprintln!("{}", coracle_api::reason::chain(error));
 }
 
 /// Makes the sandbox's own folders, on the host.

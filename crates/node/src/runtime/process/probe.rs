@@ -103,7 +103,7 @@ pub(crate) async fn attempt(binary: &Path, pods: &Path, mode: Mode) -> Result<()
                 started.errors().trim()
             )),
         },
-        Err(error) => Err(super::exec::chain(&error)),
+        Err(error) => Err(coracle_api::reason::chain(&error)),
     };
     let _ = mounts::remove_tree(&folder);
     result

@@ -25,7 +25,7 @@ use nix::{
 };
 
 use super::{
-    cgroup, control, exec,
+    cgroup, control,
     init::{self, PASSED_ON, Report, Stdio, Streams},
     log_writer::Log,
     mediate::Mediation,
@@ -84,7 +84,7 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         _ => Err(Error::Usage),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("coracle sandbox: {}", exec::chain(&error));
+        eprintln!("coracle sandbox: {}", coracle_api::reason::chain(&error));
         ExitCode::FAILURE
     })
 }
