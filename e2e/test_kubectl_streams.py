@@ -193,13 +193,13 @@ def test_logs_of_all_containers_runs_and_times(server, kubectl):
                 {
                     "name": "one",
                     "image": "busybox",
-                    "command": ["sh", "-c", "echo run $(ls /work | wc -l); echo x >> /work/$$; "
-                                "[ $(cat /work/* | wc -l) -gt 1 ] || exit 1; echo last; sleep 1000"],
-                    "volumeMounts": [{"name": "work", "mountPath": "/work"}],
+                    "command": ["sh", "-c", "echo run $(ls /kept | wc -l); echo x >> /kept/$$; "
+                                "[ $(cat /kept/* | wc -l) -gt 1 ] || exit 1; echo last; sleep 1000"],
+                    "volumeMounts": [{"name": "kept", "mountPath": "/kept"}],
                 },
                 {"name": "two", "image": "busybox", "command": ["sh", "-c", "seq 1 5; sleep 1000"]},
             ],
-            "volumes": [{"name": "work", "emptyDir": {}}],
+            "volumes": [{"name": "kept", "emptyDir": {}}],
         },
     }  # fmt: skip
     kubectl("apply", "-f", "-", stdin=json.dumps(pod))
