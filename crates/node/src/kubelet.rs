@@ -32,10 +32,8 @@ use kube::{Api, Client};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::{
-    logs::{self, Query},
-    runtime::process::spec::{Identity, RunDir},
-};
+use crate::logs::{self, Query};
+use crate::runtime::run_dir::{Identity, RunDir};
 
 #[derive(Clone)]
 struct Kubelet {

@@ -16,7 +16,8 @@ use jiff::Timestamp;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
-use crate::{readiness::readable, runtime::process::spec::RunDir};
+use crate::readiness::readable;
+use crate::runtime::run_dir::RunDir;
 
 /// How much is read and sent at once.
 const CHUNK: usize = 64 * 1024;

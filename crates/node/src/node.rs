@@ -14,6 +14,7 @@ use kube::Client;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::runtime::run_dir::LOG_BYTES;
 use crate::{
     claims,
     environments::{python::Environments, table},
@@ -30,7 +31,7 @@ use crate::{
     runtime::process::{
         cgroup::Cgroups,
         mediate, probe,
-        spec::{LOG_BYTES, Mode, Sandbox},
+        spec::{Mode, Sandbox},
     },
     schedule::placement,
 };

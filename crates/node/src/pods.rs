@@ -23,6 +23,7 @@ use tokio::{
     task::JoinSet,
 };
 
+use crate::runtime::run_dir::RunDir;
 use crate::{
     events::Kind,
     pod::{
@@ -30,7 +31,7 @@ use crate::{
         status,
         worker::{self, Control},
     },
-    runtime::process::{launch, mounts, spec::RunDir},
+    runtime::process::{launch, mounts},
     schedule::{
         fit::{self, Amounts, Holder, Refusal},
         placement::{self, Machine},

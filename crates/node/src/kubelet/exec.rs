@@ -19,8 +19,9 @@ use super::{
     upgrade::{Upgrade, negotiated},
     websocket::{self, Protocol},
 };
+use crate::runtime::run_dir::RunDir;
 use crate::runtime::{
-    process::{session, spec::RunDir},
+    process::session,
     session::{Error, Session, Wanted},
 };
 

@@ -2,11 +2,10 @@
 //!
 //! Pure. The reason is a name of [`Reason`] where something went wrong that has one, else kubelet's word.
 
+use crate::runtime::run_dir::{Exit, Failure};
 use coracle_api::reason::Reason;
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
-
-use crate::runtime::process::spec::{Exit, Failure};
 
 /// How much of a container's last words a status holds, as in kubelet.
 pub(crate) const LONGEST_MESSAGE: usize = 4096;

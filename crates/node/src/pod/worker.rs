@@ -32,7 +32,8 @@ use super::{
     tokens,
     volumes::{self, Places, Ready},
 };
-use crate::{events::Kind, network, runtime::process::spec::Failure};
+use crate::runtime::run_dir::Failure;
+use crate::{events::Kind, network};
 
 /// The pauses between attempts to write a status.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

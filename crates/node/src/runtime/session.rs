@@ -3,10 +3,9 @@
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::process::spec::Failure;
-
 /// How large a terminal is.
 pub(crate) use super::process::control::Size;
+use crate::runtime::run_dir::Failure;
 
 /// What of a command's streams is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -14,7 +14,8 @@ use k8s_openapi::{
 use tokio::net::TcpStream;
 
 use crate::network;
-use crate::runtime::process::{session, spec::RunDir};
+use crate::runtime::process::session;
+use crate::runtime::run_dir::RunDir;
 
 /// What kubelets say who they are.
 const USER_AGENT: &str = "kube-probe/1.34";

@@ -33,13 +33,13 @@ use super::{
     termination::{LONGEST_MESSAGE, Termination},
     worker::Setups,
 };
+use crate::runtime::run_dir::{Failure, RunDir};
 use crate::{
     events::Kind,
     logs,
     runtime::process::{
         launch::{self, Run},
         mounts,
-        spec::{Failure, RunDir},
     },
 };
 
@@ -463,15 +463,14 @@ impl Ending {
         };
         let until = tokio::time::sleep_until(ending.until);
         let result = tokio::select! {
-            result = done(&mut ending.hook) => result,
-            () = until => match ending.hook.take() {
-                None => return EndingStep::Over,
-                Some(_) => {
-                    ending.until = Instant::now() + LAST_GRACE;
-                    Err("it took the whole grace period".to_owned())
-                }
-            },
-        };
+        result = done(&mut ending.hook) => result,
+        () = until => match ending.hook.take() {
+            None => return EndingStep::Over,
+            Some(_) => {
+                ending.until = Instant::now() + LAST_GRACE;
+                Err("it took the whole grace period".to_owned())
+            }
+        }};
         EndingStep::HookDone(result)
     }
 }

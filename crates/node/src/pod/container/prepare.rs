@@ -13,6 +13,8 @@ use coracle_api::{
 };
 
 use super::{Job, NotStarted, failure};
+use crate::runtime::mount::{Memory, Mount, MountKind, RunAs};
+use crate::runtime::run_dir::RunDir;
 use crate::{
     environments::python::{Plan, Resolved, is_whole},
     events::Kind,
@@ -31,7 +33,7 @@ use crate::{
     },
     runtime::process::{
         cgroup::Limits,
-        spec::{HOME, Memory, Mount, MountKind, RunAs, RunDir, Spec},
+        spec::{HOME, Spec},
     },
 };
 

@@ -22,8 +22,7 @@ use super::{
     env::{self, Facts},
     objects::{Missing, Objects, Reference, ephemeral_claim},
 };
-use crate::runtime::process::spec::{Memory, Mount, MountKind};
-
+use crate::runtime::mount::{Memory, Mount, MountKind};
 /// Why a volume cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {

@@ -12,13 +12,12 @@ use std::{
     path::PathBuf,
 };
 
+use crate::runtime::run_dir::{Failure, RunDir};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
-use super::spec::{Failure, RunDir};
 
 /// How large a terminal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,8 +25,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::{
     control::{self, Answer},
     init::{self, Stdio, Who, not_ready},
-    spec::{Failure, Spec},
+    spec::Spec,
 };
+use crate::runtime::run_dir::Failure;
 
 /// What a program takes a terminal for if nobody says.
 const TERM: &str = "xterm";

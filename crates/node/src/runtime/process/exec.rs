@@ -10,7 +10,8 @@ use std::{
 use coracle_api::reason::Reason;
 use nix::{errno::Errno, unistd::execve};
 
-use super::spec::{Failure, Spec};
+use super::spec::Spec;
+use crate::runtime::run_dir::Failure;
 
 /// Becomes the command of `spec`. Returns only if that cannot be.
 pub(crate) fn become_command(spec: &Spec) -> Failure {

@@ -27,8 +27,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     control::{self, Answer},
     exec, filter, mounts, shim,
-    spec::{Failure, Spec},
+    spec::Spec,
 };
+use crate::runtime::run_dir::Failure;
 
 /// What the first process tells the shim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

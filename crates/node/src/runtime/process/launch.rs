@@ -20,11 +20,9 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use super::{
-    mounts,
-    spec::{Exit, Identity, RunDir, Spec},
-};
+use super::{mounts, spec::Spec};
 use crate::readiness::readable;
+use crate::runtime::run_dir::{Exit, Identity, RunDir};
 
 /// How long a helper may take to record the end after it was told to end everything.
 const LAST_WORDS: Duration = Duration::from_secs(5);

@@ -17,7 +17,6 @@ pub(crate) mod exec;
 pub(crate) mod filter;
 pub(crate) mod init;
 pub(crate) mod launch;
-pub(crate) mod log_writer;
 pub(crate) mod mediate;
 pub(crate) mod mountinfo;
 pub(crate) mod mounts;

@@ -21,8 +21,10 @@ use nix::{
 
 use super::{
     mountinfo,
-    spec::{Mount, MountKind, RunDir, Sandbox, Spec},
+    spec::{Sandbox, Spec},
 };
+use crate::runtime::mount::{Mount, MountKind};
+use crate::runtime::run_dir::RunDir;
 
 /// A step towards the sandbox that the kernel did not take.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,10 @@ use std::{fs, path::Path};
 
 use super::{
     launch, mounts,
-    spec::{LOG_BYTES, Mode, Mount, MountKind, RunDir, Sandbox, Spec},
+    spec::{Mode, Sandbox, Spec},
 };
+use crate::runtime::mount::{Mount, MountKind};
+use crate::runtime::run_dir::{LOG_BYTES, RunDir};
 
 /// One kind of sandbox, and why it cannot be made here.
 #[derive(Debug, Clone, PartialEq, Eq)]

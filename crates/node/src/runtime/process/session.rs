@@ -13,10 +13,8 @@ use futures::FutureExt;
 use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, unix::AsyncFd};
 
-use super::{
-    control::{self, Answer, Request},
-    spec::RunDir,
-};
+use super::control::{self, Answer, Request};
+use crate::runtime::run_dir::RunDir;
 use crate::{
     readiness::registered,
     runtime::session::{Error, Resize, Session, Size, Wanted},

@@ -27,12 +27,14 @@ use nix::{
 use super::{
     cgroup, control,
     init::{self, PASSED_ON, Report, Stdio, Streams},
-    log_writer::Log,
     mediate::Mediation,
-    spec::{Exit, Failure, Identity, RunAs, RunDir, Sandbox, Spec},
+    spec::{Sandbox, Spec},
     visits::{Input, Visits},
     watch::{Ends, Watch},
 };
+use crate::runtime::log_writer::Log;
+use crate::runtime::mount::RunAs;
+use crate::runtime::run_dir::{Exit, Failure, Identity, RunDir};
 
 /// The helper's exit status when another helper already runs what it was given.
 pub(crate) const ALREADY_CLAIMED: u8 = 75;
@@ -112,7 +114,7 @@ fn run(path: &Path) -> Result<ExitCode, Error> {
     let _ = fs::remove_file(path);
     let log = Log::open(run.clone(), spec.log_bytes).map_err(file("open the log", &run.log()))?;
     let exit = contain(&spec, blocked, log)?;
-    record(&run, &exit)?;
+    run.write_exit(&exit).map_err(file("write", &run.exit()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -139,17 +141,6 @@ fn claim(run: &RunDir) -> Result<bool, Error> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(file("claim", run.path())(error)),
     }
-}
-
-/// Writes the end down, all or nothing.
-fn record(run: &RunDir, exit: &Exit) -> Result<(), Error> {
-    let draft = run.path().join("exit.json.new");
-    let text = serde_json::to_vec(exit).map_err(|source| Error::Spec {
-        path: draft.clone(),
-        source,
-    })?;
-    fs::write(&draft, text).map_err(file("write", &draft))?;
-    fs::rename(&draft, run.exit()).map_err(file("write", &run.exit()))
 }
 
 /// Starts the container's first process and stays until the last one is gone.

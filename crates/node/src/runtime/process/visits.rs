@@ -20,8 +20,9 @@ use super::{
     control::{self, Answer, Request},
     enter,
     init::{Stdio, not_ready},
-    spec::{Failure, RunDir, Spec},
+    spec::Spec,
 };
+use crate::runtime::run_dir::{Failure, RunDir};
 
 /// How long the output waits for somebody who does not read.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -22,11 +22,11 @@ use super::{
     control::{self, Answer},
     enter,
     init::Report,
-    log_writer::{Log, Stream},
     mediate::Mediation,
     spec::Spec,
     visits::{self, Input, Place, Visits, Which},
 };
+use crate::runtime::log_writer::{Log, Stream};
 
 /// The ends of a container's streams that its helper holds.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::spec::{LOG_FILES, RunDir};
+use super::run_dir::{LOG_FILES, RunDir};
 
 /// The longest text in one record, as in containerd.
 const LONGEST: usize = 16 * 1024;
