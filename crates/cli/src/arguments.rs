@@ -1,8 +1,8 @@
 //! What can be asked for on the command line.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::{
     commands::{
@@ -234,10 +234,43 @@ pub(crate) struct Terminate {
     pub(crate) follow: bool,
 }
 
+/// The words of a command line, in which what follows `kubectl` is kubectl's alone: also options that
+/// every other command takes, such as `-o` and `--help`.
+pub(crate) fn kept_for_kubectl(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<_> = words.into_iter().collect();
+    let command = Arguments::command();
+    let options: Vec<_> = command.get_arguments().collect();
+    let Some(first) = first_word(&words, &options) else {
+        return words;
+    };
+    // Some wrappers of kubectl ask for the `--`, so people type it.
+    if words[first] == "kubectl" && words.get(first + 1).is_none_or(|next| next != "--") {
+        words.insert(first + 1, "--".into());
+    }
+    words
+}
+
+/// Where the first word stands that is neither an option nor an option's value.
+fn first_word(words: &[OsString], options: &[&Arg]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        let word = words.get(at)?.to_string_lossy();
+        let option = match word.strip_prefix("--") {
+            Some(long) => options.iter().find(|option| option.get_long() == Some(long)),
+            None if word.len() == 2 && word.starts_with('-') => options
+                .iter()
+                .find(|option| option.get_short() == word.chars().nth(1)),
+            // `-ojson` and `--output=json` hold their value.
+            None if word.starts_with('-') => None,
+            None => return Some(at),
+        };
+        let takes_next = option.is_some_and(|option| option.get_action().takes_values());
+        at += if takes_next { 2 } else { 1 };
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -262,6 +295,55 @@ mod tests {
             .collect();
         assert_eq!(given, [("a", "1"), ("b", "x=y")]);
         assert!(run.follow);
+    }
+
+    #[test]
+    fn what_follows_kubectl_is_kubectls_alone() {
+        let check = |line: &str, data_dir: Option<&str>, kubectls: &str| {
+            let words = kept_for_kubectl(line.split(' ').map(OsString::from));
+            let arguments = Arguments::try_parse_from(words).expect(line);
+            assert_eq!(arguments.global.data_dir, data_dir.map(PathBuf::from), "{line}");
+            let Command::Kubectl(kubectl) = arguments.command else {
+                panic!("{line}: another command")
+            };
+            let given: Vec<_> = kubectl
+                .arguments
+                .iter()
+                .map(|word| word.to_string_lossy())
+                .collect();
+            assert_eq!(given.join(" "), kubectls, "{line}");
+        };
+        check("coracle kubectl", None, "");
+        check("coracle kubectl -o yaml get pods", None, "-o yaml get pods");
+        check("coracle kubectl get pods -o yaml", None, "get pods -o yaml");
+        check("coracle kubectl --help", None, "--help");
+        check(
+            "coracle kubectl --server=s --version",
+            None,
+            "--server=s --version",
+        );
+        check(
+            "coracle --data-dir kubectl kubectl get pods",
+            Some("kubectl"),
+            "get pods",
+        );
+        check("coracle -o json --data-dir=/d kubectl -h", Some("/d"), "-h");
+        check("coracle -ojson kubectl --data-dir /k", None, "--data-dir /k");
+        check("coracle kubectl exec p -- ls -- -l", None, "exec p -- ls -- -l");
+        check("coracle kubectl -- -n x get pods", None, "-n x get pods");
+    }
+
+    #[test]
+    fn other_commands_stay_as_they_were_typed() {
+        for line in [
+            "coracle",
+            "coracle --data-dir",
+            "coracle get kubectl -o json",
+            "coracle help kubectl",
+        ] {
+            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(kept_for_kubectl(words.clone()), words);
+        }
     }
 
     #[test]

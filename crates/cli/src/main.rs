@@ -36,7 +36,9 @@ fn main() -> ExitCode {
         Some("launch") => return coracle_launcher::launch::run(),
         _ => {}
     }
-    match commands::run(&arguments::Arguments::parse()) {
+    match commands::run(&arguments::Arguments::parse_from(arguments::kept_for_kubectl(
+        std::env::args_os(),
+    ))) {
         Ok(code) => code,
         Err(error) => trouble::show(&error),
     }

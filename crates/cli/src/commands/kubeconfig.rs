@@ -40,9 +40,10 @@ pub(crate) struct Kubeconfig {
 
 /// `coracle kubectl`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  coracle kubectl get pods -A")]
+#[command(after_help = "Example:\n  coracle kubectl get pods -A\n
+Options of coracle itself go before `kubectl`: coracle --data-dir FOLDER kubectl get pods -A")]
 pub(crate) struct Kubectl {
-    /// What to tell kubectl
+    /// What to tell kubectl; all that follows is its own
     #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) arguments: Vec<OsString>,
 }
