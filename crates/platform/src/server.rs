@@ -169,6 +169,15 @@ impl Server {
             },
         });
 
+        // Before anything is answered: whoever has an answer finds the server by it, too.
+        let running = Running {
+            pid: std::process::id(),
+            url,
+            kubernetes: kubernetes.url,
+            cluster: kubernetes.in_use.clone(),
+            version: VERSION.to_owned(),
+        };
+        data_dir.announce(&running).map_err(Error::NotAnnounced)?;
         let mut parts = JoinSet::new();
         parts.spawn(serve(listener, router, stop.clone()));
         for part in kubernetes.parts {
@@ -189,14 +198,6 @@ impl Server {
             config.retention,
             stop.clone(),
         ));
-        let running = Running {
-            pid: std::process::id(),
-            url,
-            kubernetes: kubernetes.url,
-            cluster: kubernetes.in_use.clone(),
-            version: VERSION.to_owned(),
-        };
-        data_dir.announce(&running).map_err(Error::NotAnnounced)?;
         Ok(Self {
             data_dir,
             address,
