@@ -57,6 +57,14 @@ def test_a_second_server_on_the_same_data_directory(new_server):
     assert first.http("GET", "/healthz").ok
 
 
+def test_a_folder_for_pods_that_is_a_file(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    text = refused("--data-dir", tmp_path / "data", "--port", free_port(), "--host-path", file)
+    assert str(file) in text and "--host-path" in text
+    assert file.read_text() == "mine"
+
+
 def test_a_port_in_use(tmp_path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -2,16 +2,11 @@
 //! reached, and what is looked at before anything relies on it. Coracle has no
 //! CustomResourceDefinitions of its own yet, so none are applied.
 
-use std::path::{Path, PathBuf};
-
-use axum::{
-    Router,
-    body::Body,
-    extract::{Request, State},
-    http::StatusCode,
-    response::{IntoResponse, Response},
-    routing::get,
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
 };
+
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
@@ -25,11 +20,16 @@ use kube::{
 
 use crate::data_dir::InUse;
 
+pub(crate) mod passage;
+
 /// What the engine does in the namespace: API group, resource, verbs.
 const NEEDS: &[(&str, &str, &[&str])] = &[
     ("", "pods", &["create", "delete", "get", "list", "watch"]),
     ("", "persistentvolumeclaims", &["create", "delete", "get", "list"]),
 ];
+
+/// How long a start waits for the cluster's answers, altogether.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The cluster to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,11 +66,36 @@ pub enum Error {
         source: kube::Error,
     },
     /// Its API does not answer.
-    #[error("the Kubernetes API at {server} does not answer")]
+    #[error(
+        "the Kubernetes API at {server} (context `{context}` of `{}`) does not answer: start it, or say which other \
+         one to use with `--context` or `--kubeconfig`",
+        path.display()
+    )]
     Unreachable {
         /// Where it should be.
         server: String,
+        /// The context that says so.
+        context: String,
+        /// The file.
+        path: PathBuf,
         /// Why.
+        #[source]
+        source: Silence,
+    },
+    /// Its API answers that it will not.
+    #[error(
+        "the Kubernetes API at {server} refuses what context `{context}` of `{}` asks: get new credentials into that \
+         file, or use another context",
+        path.display()
+    )]
+    Refused {
+        /// Where it is.
+        server: String,
+        /// The context.
+        context: String,
+        /// The file.
+        path: PathBuf,
+        /// What it answers.
         #[source]
         source: kube::Error,
     },
@@ -100,6 +125,17 @@ pub enum Error {
     },
 }
 
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Silence {
+    /// The request failed.
+    #[error(transparent)]
+    Failed(kube::Error),
+    /// Nothing came.
+    #[error("no answer in {0:?}")]
+    TimedOut(Duration),
+}
+
 /// A cluster that can be used.
 #[derive(Clone)]
 pub struct Connection {
@@ -115,6 +151,10 @@ impl Cluster {
     /// # Errors
     /// [`Error`]: what is in the way, and what to do about it.
     pub async fn connect(&self) -> Result<Connection, Error> {
+        self.connect_within(PATIENCE).await
+    }
+
+    async fn connect_within(&self, patience: Duration) -> Result<Connection, Error> {
         let path = std::path::absolute(&self.kubeconfig).unwrap_or_else(|_| self.kubeconfig.clone());
         let unusable = |source| Error::Kubeconfig {
             path: path.clone(),
@@ -150,15 +190,38 @@ impl Cluster {
                 namespace,
             },
         };
-        connection.check_rights().await?;
-        Ok(connection)
+        match tokio::time::timeout(patience, connection.check_rights()).await {
+            Ok(checked) => checked.map(|()| connection),
+            Err(_) => Err(connection.unreachable(Silence::TimedOut(patience))),
+        }
     }
 }
 
 impl Connection {
-    fn unreachable(&self, source: kube::Error) -> Error {
+    fn unreachable(&self, source: Silence) -> Error {
+        let InUse {
+            server,
+            context,
+            kubeconfig,
+            ..
+        } = self.in_use.clone();
         Error::Unreachable {
+            server,
+            context,
+            path: kubeconfig,
+            source,
+        }
+    }
+
+    /// What an error of the client says of the cluster.
+    fn unusable(&self, source: kube::Error) -> Error {
+        if !matches!(source, kube::Error::Api(_)) {
+            return self.unreachable(Silence::Failed(source));
+        }
+        Error::Refused {
             server: self.in_use.server.clone(),
+            context: self.in_use.context.clone(),
+            path: self.in_use.kubeconfig.clone(),
             source,
         }
     }
@@ -167,7 +230,7 @@ impl Connection {
         self.client
             .apiserver_version()
             .await
-            .map_err(|error| self.unreachable(error))?;
+            .map_err(|error| self.unusable(error))?;
         let asked = NEEDS
             .iter()
             .flat_map(|(group, resource, verbs)| verbs.iter().map(move |verb| (*group, *resource, *verb)));
@@ -175,7 +238,7 @@ impl Connection {
         let answers: Vec<_> = answers.buffered(8).collect().await;
         let mut lacking = Vec::new();
         for ((_, resource, verb), may) in answers {
-            if !may.map_err(|error| self.unreachable(error))? {
+            if !may.map_err(|error| self.unusable(error))? {
                 lacking.push(format!("{verb} {resource}"));
             }
         }
@@ -222,7 +285,7 @@ impl Connection {
             Ok(found) => found.items,
             // Who may not look is told what cannot be known.
             Err(kube::Error::Api(status)) if status.code == 403 => Vec::new(),
-            Err(error) => return Err(self.unreachable(error)),
+            Err(error) => return Err(self.unusable(error)),
         };
         let here = coracle_node::machine_name();
         let others: Vec<_> = found.iter().filter(|node| !is_here(node, &here)).collect();
@@ -252,37 +315,6 @@ fn is_here(node: &Node, here: &str) -> bool {
         && info.is_some_and(|info| info.container_runtime_version.starts_with("process://"))
 }
 
-/// The cluster's API for reading, in the place of an embedded one: what commands such as
-/// `coracle get pods` ask for. Writing is kubectl's, with the user's own kubeconfig.
-pub fn router(client: Client) -> Router {
-    Router::new()
-        .route("/version", get(pass_on))
-        .route("/api", get(pass_on))
-        .route("/api/{version}", get(pass_on))
-        .route("/api/{version}/{*rest}", get(pass_on))
-        .route("/apis", get(pass_on))
-        .route("/apis/{group}", get(pass_on))
-        .route("/apis/{group}/{version}", get(pass_on))
-        .route("/apis/{group}/{version}/{*rest}", get(pass_on))
-        .with_state(client)
-}
-
-async fn pass_on(State(client): State<Client>, request: Request) -> Response {
-    let (mut parts, _) = request.into_parts();
-    for header in ["host", "authorization", "connection"] {
-        parts.headers.remove(header);
-    }
-    let request = http::Request::from_parts(parts, kube::client::Body::empty());
-    match client.send(request).await {
-        Ok(response) => response.map(Body::new),
-        Err(error) => (
-            StatusCode::BAD_GATEWAY,
-            format!("the cluster does not answer: {error}\n"),
-        )
-            .into_response(),
-    }
-}
-
 /// What tells Pods of this server from those of others on the same cluster, and stays the same
 /// for a data directory.
 #[must_use]
@@ -301,4 +333,47 @@ pub fn server_id(data_dir: &Path) -> String {
         .take(40)
         .collect();
     format!("{machine}-{short}").trim_start_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cluster_that_says_nothing_is_given_up_and_named() {
+        let mute = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let server = format!("https://{}", mute.local_addr().expect("an address"));
+        let folder = tempfile::tempdir().expect("tempdir");
+        let path = folder.path().join("kubeconfig");
+        let kubeconfig = serde_json::json!({
+            "clusters": [{"name": "c", "cluster": {"server": server}}],
+            "users": [{"name": "u", "user": {"token": "t"}}],
+            "contexts": [{"name": "work", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "work",
+        });
+        std::fs::write(&path, kubeconfig.to_string()).expect("written");
+        let cluster = Cluster {
+            kubeconfig: path.clone(),
+            context: None,
+            namespace: None,
+            advertise_url: None,
+        };
+        let error = cluster
+            .connect_within(Duration::from_millis(100))
+            .await
+            .err()
+            .expect("no answer");
+        let Error::Unreachable {
+            source: Silence::TimedOut(_),
+            ..
+        } = &error
+        else {
+            panic!("{error:?}")
+        };
+        let text = error.to_string();
+        let named = [server, format!("context `work` of `{}`", path.display())];
+        assert!(named.iter().all(|part| text.contains(part)), "{text}");
+    }
 }

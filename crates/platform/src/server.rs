@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -88,7 +89,19 @@ pub enum Error {
     Audit(#[source] io::Error),
     /// The cluster cannot be used.
     #[error(transparent)]
-    Cluster(#[from] cluster::Error),
+    Cluster(#[from] Box<cluster::Error>),
+    /// A folder for Pods to write to cannot be used.
+    #[error(
+        "Pods cannot be let write to `{}`: make it a folder of yours, or leave it out of `--host-path`",
+        path.display()
+    )]
+    HostPath {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The node cannot start.
     #[error("cannot prepare this machine to run tasks")]
     Node(#[source] coracle_node::Error),
@@ -113,9 +126,12 @@ impl Server {
     ///
     /// # Errors
     /// [`Error`]: one clear sentence; nothing was changed that was there before.
-    pub async fn start(config: Config) -> Result<Self, Error> {
+    pub async fn start(mut config: Config) -> Result<Self, Error> {
         if !config.host.is_loopback() {
             return Err(Error::NotLoopback(config.host));
+        }
+        for path in &mut config.host_paths {
+            *path = host_path(path)?;
         }
         let data_dir = DataDir::take(&config.data_dir)?;
         let listener = bind(config.host, config.port).await?;
@@ -233,6 +249,16 @@ impl Server {
     }
 }
 
+/// The folder as Pods may name it. One that is not there yet, such as that for the artifacts of a
+/// server that is started afterwards, is made.
+fn host_path(path: &Path) -> Result<PathBuf, Error> {
+    let made = data_dir::make(path).and_then(|()| path.canonicalize());
+    made.map_err(|source| Error::HostPath {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 async fn bind(host: IpAddr, port: u16) -> Result<TcpListener, Error> {
     let address = SocketAddr::new(host, port);
     TcpListener::bind(address)
@@ -261,17 +287,18 @@ pub(crate) struct Kubernetes {
 }
 
 async fn on_cluster(wanted: &Cluster, data_dir: &DataDir, url: &str) -> Result<Kubernetes, Error> {
-    let connection = wanted.connect().await?;
+    let connection = wanted.connect().await.map_err(Box::new)?;
     connection
         .check_reach(url, wanted.advertise_url.is_some())
-        .await?;
+        .await
+        .map_err(Box::new)?;
     tracing::warn!(
         "tasks run on {}: their Pods need the folder {} and this program at the same paths as here",
         connection.in_use,
         data_dir.path().join("artifacts").display()
     );
     Ok(Kubernetes {
-        router: cluster::router(connection.client.clone()),
+        router: cluster::passage::router(connection.clone()),
         client: connection.client,
         namespace: connection.in_use.namespace.clone(),
         url: None,
