@@ -13,6 +13,8 @@ pub const SERVER: &str = "coracle.dev/server";
 /// Annotation on a Pod: the Python packages its container installs first, as the JSON of
 /// [`crate::ir::preamble::Requirements`]. A node may prepare an environment that holds them.
 pub const PYTHON_REQUIREMENTS: &str = "coracle.dev/python-requirements";
+/// Annotation on a Pod: how a node of this machine runs it, `process` or `container`, whatever the server's own choice.
+pub const RUNTIME: &str = "coracle.dev/runtime";
 /// Environment variable that the node sets when it prepared exactly the environment that
 /// [`PYTHON_REQUIREMENTS`] asks for: the launcher then leaves the pip preamble out.
 pub const REQUIREMENTS_MET_ENV: &str = "CORACLE_PYTHON_REQUIREMENTS_MET";

@@ -52,6 +52,20 @@ pub enum Reason {
     ConditionInvalid,
     /// The image maps to no local environment, and no container runtime is present.
     ImageNeedsContainerRuntime,
+    /// The container engine that the Pod needs does not answer.
+    ContainerRuntimeUnavailable,
+    /// The container engine makes or starts no container of what the Pod asks for.
+    ContainerNotStarted,
+    /// The Pod waits for its image, which is being pulled.
+    PullingImage,
+    /// The image cannot be pulled.
+    ErrImagePull,
+    /// The image could not be pulled, and will be tried again.
+    ImagePullBackOff,
+    /// The image is not on this machine, and is not to be pulled.
+    ErrImageNeverPull,
+    /// No image can have this name.
+    InvalidImageName,
     /// The Python environment cannot be made.
     EnvironmentNotReady,
     /// A volume, secret or configMap that the Pod mounts does not exist or cannot be mounted.
@@ -115,6 +129,8 @@ impl Reason {
                 | Self::ConditionInvalid
                 | Self::LoopItemsInvalid
                 | Self::ImageNeedsContainerRuntime
+                | Self::ErrImageNeverPull
+                | Self::InvalidImageName
                 | Self::RequestExceedsNode
                 | Self::NodeSelectorMismatch
                 | Self::SettingInvalid
@@ -129,7 +145,11 @@ impl Reason {
     pub const fn is_of_one_who_waits(self) -> bool {
         matches!(
             self,
-            Self::InsufficientResources | Self::PreparingEnvironment | Self::VolumeNotReady
+            Self::InsufficientResources
+                | Self::PreparingEnvironment
+                | Self::PullingImage
+                | Self::ContainerRuntimeUnavailable
+                | Self::VolumeNotReady
         )
     }
 
@@ -160,8 +180,20 @@ impl Reason {
                 "compare values of one type, and use only what the condition's task receives"
             }
             Self::ImageNeedsContainerRuntime => {
-                "use a python:3.x image, or map the image to an environment in `environments.yaml` of the data directory"
+                "use a python:3.x image, start Docker or Podman, or map the image to an environment in `environments.yaml` of the data directory"
             }
+            Self::ContainerRuntimeUnavailable => {
+                "start Docker or Podman; `coracle doctor` says where it was looked for"
+            }
+            Self::ContainerNotStarted => "read the message: the engine says there what it did not accept",
+            Self::PullingImage => "wait: the next task with the same image finds it here",
+            Self::ErrImagePull | Self::ImagePullBackOff => {
+                "check the image's name and tag, and the credentials for its registry (imagePullSecrets, or `docker login`)"
+            }
+            Self::ErrImageNeverPull => {
+                "pull or build the image on this machine, or let imagePullPolicy be IfNotPresent"
+            }
+            Self::InvalidImageName => "correct the image's name: registry/name:tag, in lower case",
             Self::EnvironmentNotReady => "run `coracle doctor`, and check the package names and the index",
             Self::VolumeNotReady => "create the object the Pod mounts, or mark the volume optional",
             Self::SandboxNotReady => "run `coracle doctor` to see what this machine lacks",

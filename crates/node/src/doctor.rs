@@ -9,10 +9,13 @@ use crate::{
     },
     gpu::Gpus,
     node::describe,
-    runtime::process::{
-        cgroup::Cgroups,
-        mediate, probe,
-        spec::{Mode, Sandbox},
+    runtime::{
+        container::engine::Engines,
+        process::{
+            cgroup::Cgroups,
+            mediate, probe,
+            spec::{Mode, Sandbox},
+        },
     },
 };
 
@@ -86,6 +89,21 @@ pub async fn checks(binary: &Path, data_dir: &Path) -> Vec<Check> {
             [gpu, rest @ ..] => Check::ok("gpu", format!("{} × {}", rest.len() + 1, gpu.name)),
         });
     }
+    checks.push(match Engines::new(None).engine().await {
+        Ok(engine) => Check::ok(
+            "containers",
+            format!(
+                "{} {} at `{}`",
+                engine.name,
+                engine.version,
+                engine.socket.display()
+            ),
+        ),
+        Err(none) => Check::ok(
+            "containers",
+            format!("{none}: only images that this machine has run"),
+        ),
+    });
     let versions: Vec<String> = pythons
         .iter()
         .map(interpreters::Interpreter::version_text)

@@ -32,8 +32,10 @@ use kube::{Api, Client};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::logs::{self, Query};
-use crate::runtime::run_dir::{Identity, RunDir};
+use crate::{
+    logs::{self, Query},
+    runtime::run_dir::{Identity, RunDir},
+};
 
 #[derive(Clone)]
 struct Kubelet {
@@ -99,7 +101,7 @@ impl Kubelet {
         let pod = self.pod(namespace, name).await?;
         let run = find_run(self, &pod, container, false).await.ok();
         let run = run.filter(|run| run.read_exit().is_none());
-        run.filter(|run| run.read_identity().is_some_and(Identity::is_alive))
+        run.filter(|run| run.read_claim().is_some() || run.read_identity().is_some_and(Identity::is_alive))
             .ok_or_else(|| {
                 let message = format!("container not found (\"{container}\")");
                 (StatusCode::NOT_FOUND, message)
@@ -179,7 +181,7 @@ async fn find_run(state: &Kubelet, pod: &Pod, container: &str, previous: bool) -
     let mut numbers = Vec::new();
     if let Ok(mut entries) = tokio::fs::read_dir(&folder).await {
         while let Ok(Some(entry)) = entries.next_entry().await {
-            let has_started = entry.path().join("pid").exists();
+            let has_started = RunDir(entry.path()).claimed().is_some();
             let number = entry
                 .file_name()
                 .to_str()

@@ -9,7 +9,7 @@
 //! schedule            which Pods fit, in which order, and what to say about those that do not
 //! pod                 one worker per Pod: volumes, environment, containers, status
 //! environments        from an image's name to what is on this machine; cached Python environments
-//! runtime             processes in sandboxes, and the helper process around each
+//! runtime             processes in sandboxes, and containers of images through Docker or Podman
 //! network             Pods' addresses and names, and Services
 //! logs, kubelet       the kubelet's own API: container logs
 //! claims              binds volume claims to folders, and removes those
@@ -36,7 +36,7 @@ mod runtime;
 mod schedule;
 
 pub use environments::environment;
-pub use node::{Error, Isolation, Node, Options};
+pub use node::{Error, Isolation, Node, Options, Runtime};
 pub use registration::machine_name;
 
 /// The sandbox helper's whole life: the hidden subcommand `coracle sandbox <spec.json>`.

@@ -11,6 +11,7 @@ use std::{
 use coracle_api::network::Block;
 use jiff::Timestamp;
 use kube::Client;
+use strum::{Display, EnumString};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -28,10 +29,13 @@ use crate::{
     },
     pods::Pods,
     registration::{self, HEARTBEAT, Machine},
-    runtime::process::{
-        cgroup::Cgroups,
-        mediate, probe,
-        spec::{Mode, Sandbox},
+    runtime::{
+        container::engine::Engines,
+        process::{
+            cgroup::Cgroups,
+            mediate, probe,
+            spec::{Mode, Sandbox},
+        },
     },
     schedule::placement,
 };
@@ -46,6 +50,19 @@ pub enum Isolation {
     Required,
     /// Not at all.
     Off,
+}
+
+/// What runs the containers of Pods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Display, EnumString)]
+#[strum(serialize_all = "lowercase")]
+pub enum Runtime {
+    /// Processes of this machine where an image maps to an environment of it, its container engine elsewhere.
+    #[default]
+    Auto,
+    /// Processes only.
+    Process,
+    /// The container engine, for every image.
+    Container,
 }
 
 /// What a node is made of.
@@ -103,6 +120,8 @@ pub enum Error {
 pub struct Node {
     options: Options,
     isolation: Isolation,
+    runtime: Runtime,
+    engine: Option<PathBuf>,
     host_paths: Vec<PathBuf>,
     max_pods: Option<u32>,
     log_bytes: u64,
@@ -128,6 +147,8 @@ impl Node {
         Ok(Self {
             options,
             isolation: Isolation::default(),
+            runtime: Runtime::default(),
+            engine: None,
             host_paths: Vec::new(),
             max_pods: None,
             log_bytes: LOG_BYTES,
@@ -138,6 +159,21 @@ impl Node {
     #[must_use]
     pub const fn with_isolation(mut self, isolation: Isolation) -> Self {
         self.isolation = isolation;
+        self
+    }
+
+    /// Sets what runs containers. Default: [`Runtime::Auto`].
+    #[must_use]
+    pub const fn with_runtime(mut self, runtime: Runtime) -> Self {
+        self.runtime = runtime;
+        self
+    }
+
+    /// Sets where the container engine listens, as a socket of this machine. Default: what `DOCKER_HOST` or
+    /// `CONTAINER_HOST` names, or else where Docker and Podman usually are.
+    #[must_use]
+    pub fn with_engine(mut self, socket: PathBuf) -> Self {
+        self.engine = Some(socket);
         self
     }
 
@@ -175,6 +211,8 @@ impl Node {
         let Self {
             options,
             isolation,
+            runtime,
+            engine,
             host_paths,
             max_pods,
             log_bytes,
@@ -218,6 +256,8 @@ impl Node {
                 .filter_map(|path| path.canonicalize().ok())
                 .collect(),
             mode,
+            runtime,
+            engines: Engines::new(engine),
             addresses,
             names: Arc::clone(&names),
             moves_servers: moving.is_ok(),

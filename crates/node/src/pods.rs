@@ -23,7 +23,6 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::runtime::run_dir::RunDir;
 use crate::{
     events::Kind,
     pod::{
@@ -31,7 +30,7 @@ use crate::{
         status,
         worker::{self, Control},
     },
-    runtime::process::{launch, mounts},
+    runtime::{self, Found, process::mounts, run_dir::RunDir},
     schedule::{
         fit::{self, Amounts, Holder, Refusal},
         placement::{self, Machine},
@@ -312,8 +311,14 @@ impl Pods {
         self.context.addresses.release(uid);
         self.writes.spawn(async move {
             for run in runs(&folder).await {
-                if let Some(mut run) = launch::adopt(run) {
-                    let _ = run.kill().await;
+                match runtime::adopt(run).await {
+                    Found::Run(mut run) => drop(run.kill().await),
+                    Found::Nothing => {}
+                    Found::Unknown(why) => {
+                        // The next node looks again.
+                        tracing::warn!(why, folder = %folder.display(), "a Pod's container may still run");
+                        return;
+                    }
                 }
             }
             let removed = tokio::task::spawn_blocking(move || {
@@ -394,7 +399,7 @@ async fn runs(folder: &std::path::Path) -> Vec<RunDir> {
             .iter()
             .flat_map(|container| entries(container))
             .map(|entry| RunDir(entry.path()))
-            .filter(|run| run.pid().is_file())
+            .filter(|run| run.claimed().is_some())
             .collect()
     });
     found.await.unwrap_or_default()

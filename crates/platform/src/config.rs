@@ -6,6 +6,7 @@ use std::{
 };
 
 pub use coracle_apiserver::identity::audit::Mode as Audit;
+pub use coracle_node::Runtime;
 use jiff::SignedDuration;
 
 pub use crate::cluster::Cluster;
@@ -28,6 +29,10 @@ pub struct Config {
     pub cache: Option<Option<SignedDuration>>,
     /// Which artifacts are deleted by themselves.
     pub retention: Retention,
+    /// What runs the containers of Pods.
+    pub runtime: Runtime,
+    /// Where the container engine listens; absent for where it usually does.
+    pub container_socket: Option<PathBuf>,
     /// Folders of this machine that Pods may write to as hostPath volumes.
     pub host_paths: Vec<PathBuf>,
     /// The cluster to use instead of this machine.
@@ -62,6 +67,8 @@ impl Config {
                 runs: None,
                 size: None,
             },
+            runtime: Runtime::Auto,
+            container_socket: None,
             host_paths: Vec::new(),
             cluster: None,
             audit: Audit::Writes,

@@ -68,7 +68,12 @@ pub(crate) async fn start(
         block,
     })
     .map_err(Error::Node)?
+    .with_runtime(config.runtime)
     .with_host_paths(config.host_paths.clone());
+    let node = match &config.container_socket {
+        Some(socket) => node.with_engine(socket.clone()),
+        None => node,
+    };
     let kubernetes = coracle_apiserver::router(coracle_apiserver::Options {
         resources: store.resources().clone(),
         catalogue: catalogue.clone(),

@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, bail};
 use coracle_platform::{
     Cluster, Config, Server,
-    config::{Audit, DEFAULT_PORT, Retention},
+    config::{Audit, DEFAULT_PORT, Retention, Runtime},
     data_dir::{self, Running},
 };
 use jiff::SignedDuration;
@@ -69,6 +69,13 @@ pub(crate) struct Up {
     /// Which requests to the Kubernetes API go to `audit.log` in the data directory
     #[arg(long, env = "CORACLE_AUDIT_LOG", value_enum, default_value_t = Audited::Writes)]
     pub(crate) audit_log: Audited,
+    /// What runs Pods: processes where this machine has what their image holds and the container engine elsewhere, or
+    /// only one of them
+    #[arg(long, env = "CORACLE_RUNTIME", value_name = "auto|process|container", default_value_t = Runtime::Auto)]
+    pub(crate) runtime: Runtime,
+    /// Socket of Docker or Podman [default: of DOCKER_HOST, CONTAINER_HOST, or where they usually are]
+    #[arg(long, env = "CORACLE_CONTAINER_SOCKET", value_name = "FILE")]
+    pub(crate) container_socket: Option<PathBuf>,
     /// Folder of this machine that Pods may write to as a hostPath; may be given several times
     #[arg(long, value_name = "FOLDER")]
     pub(crate) host_path: Vec<PathBuf>,
@@ -146,6 +153,8 @@ fn serve(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
         size: options.retain_size.map(|size| size.0),
     };
     config.audit = options.audit_log.mode();
+    config.runtime = options.runtime;
+    config.container_socket.clone_from(&options.container_socket);
     config.host_paths.clone_from(&options.host_path);
     config.cluster = options.kubeconfig.as_ref().map(|kubeconfig| Cluster {
         kubeconfig: kubeconfig.clone(),
@@ -274,6 +283,11 @@ fn limits(options: &Up) -> Vec<String> {
     ];
     let mut given = given.to_vec();
     given.push(("--audit-log", Some(options.audit_log.word().to_owned())));
+    given.push(("--runtime", Some(options.runtime.to_string())));
+    given.push((
+        "--container-socket",
+        options.container_socket.as_deref().map(whole),
+    ));
     for path in &options.host_path {
         given.push(("--host-path", Some(whole(path))));
     }

@@ -32,7 +32,7 @@ pub async fn environment(
             .await
             .map_err(|problem| problem.message)?;
         match resolved {
-            Resolved::Host => return Ok(None),
+            Resolved::Host | Resolved::Container => return Ok(None),
             Resolved::Python(plan) if may_link && !is_whole(&plan.dir) => {}
             Resolved::Python(plan) => {
                 environments

@@ -49,6 +49,8 @@ pub(crate) enum Resolved {
     Host,
     /// A virtual environment that may have to be made first.
     Python(Arc<Plan>),
+    /// What the image holds.
+    Container,
 }
 
 /// A virtual environment, made or not.
@@ -134,16 +136,24 @@ impl Environments {
         })
     }
 
+    /// What an image means, before anything is looked for on this machine.
+    pub(crate) fn meaning(&self, image: &str) -> Result<Environment, Problem> {
+        let table = self.rules.read().map_err(|error| not_ready(error.to_string()))?;
+        match table.environment(image) {
+            Environment::Refused { why } => Err(refused(image, &why)),
+            meaning => Ok(meaning),
+        }
+    }
+
     /// What an image means, with the packages that the Pod asks for.
     pub(crate) async fn resolve(
         &self,
         image: &str,
         requirements: Option<&Requirements>,
     ) -> Result<Resolved, Problem> {
-        let table = self.rules.read().map_err(|error| not_ready(error.to_string()))?;
-        let (version, packages) = match table.environment(image) {
+        let (version, packages) = match self.meaning(image)? {
             Environment::Host => return Ok(Resolved::Host),
-            Environment::NeedsContainer { why } => return Err(needs_container(image, why.as_deref())),
+            Environment::Container | Environment::Refused { .. } => return Ok(Resolved::Container),
             Environment::Python { version, packages } => (version, packages),
         };
         let tools = self.tools.get_or_init(Tools::find).await;
@@ -271,15 +281,11 @@ impl Tools {
     }
 }
 
-fn needs_container(image: &str, why: Option<&str>) -> Problem {
+fn refused(image: &str, why: &str) -> Problem {
     let reason = Reason::ImageNeedsContainerRuntime;
-    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
     Problem {
         reason,
-        message: format!(
-            "image `{image}` maps to no environment on this machine{why}, and this version runs no containers: {}",
-            reason.hint()
-        ),
+        message: format!("image `{image}` is not run here, as a rule of `environments.yaml` says: {why}"),
     }
 }
 
@@ -505,6 +511,8 @@ mod tests {
 
     async fn resolve(image: &str, requirements: &[&str]) -> Result<Arc<Plan>, Problem> {
         let folder = tempfile::tempdir().unwrap();
+        let rules = "images: [{match: refused/x, refuse: use y}]";
+        fs::write(folder.path().join("environments.yaml"), rules).unwrap();
         let environments = Environments::new(folder.path(), true).unwrap();
         environments.tools.set(tools()).unwrap();
         let requirements = Requirements(vec![Install {
@@ -514,6 +522,7 @@ mod tests {
         match environments.resolve(image, Some(&requirements)).await? {
             Resolved::Python(plan) => Ok(plan),
             Resolved::Host => Err(not_ready("host")),
+            Resolved::Container => Err(not_ready("container")),
         }
     }
 
@@ -538,14 +547,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_image_without_environment_says_what_to_do() {
-        let problem = resolve("tensorflow/tensorflow:2", &[]).await.unwrap_err();
+    async fn an_image_without_environment_is_for_a_container_unless_a_rule_refuses_it() {
+        let problem = resolve("refused/x:2", &[]).await.unwrap_err();
         assert_eq!(problem.reason, Reason::ImageNeedsContainerRuntime);
-        assert!(
-            problem.message.contains("environments.yaml"),
-            "{}",
-            problem.message
+        assert_eq!(
+            problem.message,
+            "image `refused/x:2` is not run here, as a rule of `environments.yaml` says: use y"
         );
+        let problem = resolve("tensorflow/tensorflow:2", &[]).await.unwrap_err();
+        assert_eq!(problem.message, "container");
     }
 
     #[test]
@@ -566,10 +576,7 @@ mod tests {
     fn rules_are_read_again_when_their_file_changes() {
         let folder = tempfile::tempdir().unwrap();
         let rules = Rules::new(folder.path().join("environments.yaml"));
-        assert_eq!(
-            rules.read().unwrap().environment("x"),
-            Environment::NeedsContainer { why: None }
-        );
+        assert_eq!(rules.read().unwrap().environment("x"), Environment::Container);
         fs::write(&rules.path, "images: [{match: x, host: true}]").unwrap();
         assert_eq!(rules.read().unwrap().environment("x"), Environment::Host);
         fs::write(&rules.path, "images: [{match: x}]").unwrap();

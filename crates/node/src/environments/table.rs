@@ -10,12 +10,14 @@
 //!     packages: ["torch==2.4.1"]          # and these packages, as pip names them
 //!   - match: "registry.example.com/tools/*"
 //!     host: true                          # this machine's own programs
+//!   - match: "python:3.13*"
+//!     container: true                     # the image itself, through Docker or Podman
 //!   - match: "old/thing"
 //!     refuse: "moved to new/thing"        # never run here; the text is shown
 //! ```
 //!
 //! Then come the built-in rules: Python images, and images that are only a shell. What no rule matches needs a
-//! container runtime.
+//! container engine.
 
 use serde::Deserialize;
 
@@ -31,10 +33,12 @@ pub(crate) enum Environment {
         /// Packages it holds from the start.
         packages: Vec<String>,
     },
-    /// None on this machine.
-    NeedsContainer {
-        /// Why not, if a rule says so.
-        why: Option<String>,
+    /// The image itself, which a container engine runs.
+    Container,
+    /// None, as a rule says.
+    Refused {
+        /// Why not.
+        why: String,
     },
 }
 
@@ -92,6 +96,8 @@ struct RuleText {
     packages: Vec<String>,
     #[serde(default)]
     host: bool,
+    #[serde(default)]
+    container: bool,
     refuse: Option<String>,
 }
 
@@ -129,22 +135,25 @@ fn rule(text: RuleText) -> Result<(String, Environment), Error> {
         rule: text.pattern.clone(),
         problem: problem.to_owned(),
     };
-    let environment = match (&text.python, text.host, &text.refuse) {
-        (Some(version), false, None) => Environment::Python {
+    let environment = match (&text.python, text.host, text.container, &text.refuse) {
+        (Some(version), false, false, None) => Environment::Python {
             version: version_of(version)
                 .ok_or_else(|| problem("asks for a `python` that is not a version, such as \"3.11\""))?,
             packages: text.packages.clone(),
         },
-        (None, true, None) => Environment::Host,
-        (None, false, Some(why)) => Environment::NeedsContainer {
-            why: Some(why.clone()),
-        },
-        (None, false, None) => {
+        (None, true, false, None) => Environment::Host,
+        (None, false, true, None) => Environment::Container,
+        (None, false, false, Some(why)) => Environment::Refused { why: why.clone() },
+        (None, false, false, None) => {
             return Err(problem(
-                "says nothing: give it `python`, `host: true` or `refuse`",
+                "says nothing: give it `python`, `host: true`, `container: true` or `refuse`",
             ));
         }
-        _ => return Err(problem("says more than one of `python`, `host` and `refuse`")),
+        _ => {
+            return Err(problem(
+                "says more than one of `python`, `host`, `container` and `refuse`",
+            ));
+        }
     };
     if !text.packages.is_empty() && text.python.is_none() {
         return Err(problem("has `packages` without `python`"));
@@ -190,7 +199,7 @@ fn built_in(name: &str, tag: &str) -> Environment {
             version,
             packages: Vec::new(),
         },
-        None => Environment::NeedsContainer { why: None },
+        None => Environment::Container,
     }
 }
 
@@ -258,9 +267,8 @@ mod tests {
                 format!("python any {}", packages.join(" "))
             }
             Environment::Python { version, packages } => format!("python {version} {}", packages.join(" ")),
-            Environment::NeedsContainer { why } => {
-                format!("container {}", why.as_deref().unwrap_or_default())
-            }
+            Environment::Container => "container".to_owned(),
+            Environment::Refused { why } => format!("refused {why}"),
         }
     }
 
@@ -331,7 +339,7 @@ images:
                 ("python:3.8-slim", "python 3.11 six attrs>=20"),
                 ("python:3.9", "python 3.9"),
                 ("corp/never:1", "host"),
-                ("alpine:3", "container use bash"),
+                ("alpine:3", "refused use bash"),
             ],
         );
     }

@@ -19,10 +19,9 @@ use super::{
     upgrade::{Upgrade, negotiated},
     websocket::{self, Protocol},
 };
-use crate::runtime::run_dir::RunDir;
 use crate::runtime::{
-    process::session,
-    session::{Error, Session, Wanted},
+    run_dir::RunDir,
+    session::{self, Error, Session, Wanted},
 };
 
 /// The versions of the protocol over SPDY, best first.

@@ -11,7 +11,11 @@ use crate::{
     events::Recorder,
     gpu::Gpus,
     network::{self, addresses::Addresses, names::Names},
-    runtime::process::{cgroup::Cgroups, spec::Mode},
+    node::Runtime,
+    runtime::{
+        container::engine::Engines,
+        process::{cgroup::Cgroups, spec::Mode},
+    },
 };
 
 /// The address of this machine.
@@ -30,6 +34,9 @@ pub(crate) struct Context {
     /// What `hostPath` volumes may show for writing.
     pub(crate) host_paths: Vec<PathBuf>,
     pub(crate) mode: Mode,
+    /// What runs containers, unless their Pod says so.
+    pub(crate) runtime: Runtime,
+    pub(crate) engines: Engines,
     pub(crate) addresses: Addresses,
     pub(crate) names: Arc<Names>,
     /// Whether Pods' servers are moved to their own addresses.

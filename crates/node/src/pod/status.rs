@@ -50,6 +50,13 @@ pub(crate) struct Container {
     pub(crate) last: Option<Termination>,
 }
 
+impl Container {
+    /// Whether it waits, for this reason.
+    pub(crate) fn is_waiting_for(&self, wanted: &str) -> bool {
+        matches!(&self.state, State::Waiting { reason, .. } if reason == wanted)
+    }
+}
+
 /// Whether containers are started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RestartPolicy {

@@ -97,6 +97,20 @@ impl Termination {
             finished_at: now,
         }
     }
+
+    /// Of a container that its engine does not know any more. The reason is kubelet's.
+    pub(crate) fn removed(started_at: Timestamp, now: Timestamp) -> Self {
+        Self {
+            exit_code: 137,
+            signal: None,
+            reason: "ContainerStatusUnknown".to_owned(),
+            message: Some(
+                "its container is not in the engine any more: something removed it from outside".to_owned(),
+            ),
+            started_at: Some(started_at),
+            finished_at: now,
+        }
+    }
 }
 
 fn out_of_memory(limit: Option<&str>) -> String {

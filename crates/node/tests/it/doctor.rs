@@ -20,6 +20,7 @@ async fn every_check_says_what_was_found_and_trouble_what_to_do() {
             "limits",
             "network",
             "gpu",
+            "containers",
             "python",
             "uv",
             "images"

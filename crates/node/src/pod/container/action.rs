@@ -13,9 +13,10 @@ use k8s_openapi::{
 };
 use tokio::net::TcpStream;
 
-use crate::network;
-use crate::runtime::process::session;
-use crate::runtime::run_dir::RunDir;
+use crate::{
+    network,
+    runtime::{run_dir::RunDir, session},
+};
 
 /// What kubelets say who they are.
 const USER_AGENT: &str = "kube-probe/1.34";

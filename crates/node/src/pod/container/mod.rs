@@ -4,6 +4,8 @@
 //! repeated, one that goes on is followed, and only one that nobody ever claimed is started.
 
 mod action;
+mod in_engine;
+mod place;
 mod prepare;
 mod probes;
 
@@ -25,6 +27,7 @@ use tokio::{
 
 use self::{
     action::{Action, Inside},
+    place::Place,
     probes::{Finding, Probes},
 };
 use super::{
@@ -33,13 +36,13 @@ use super::{
     termination::{LONGEST_MESSAGE, Termination},
     worker::Setups,
 };
-use crate::runtime::run_dir::{Failure, RunDir};
 use crate::{
     events::Kind,
     logs,
-    runtime::process::{
-        launch::{self, Run},
-        mounts,
+    runtime::{
+        self, Found, Run,
+        process::{launch, mounts},
+        run_dir::{Failure, RunDir},
     },
 };
 
@@ -202,19 +205,30 @@ impl Job {
 
     /// Takes up the run in `dir`, or starts it.
     async fn begin(&mut self, dir: &RunDir, seen: &mut Container) -> Result<Run, NotStarted> {
-        if let Some(adopted) = launch::adopt(dir.clone()) {
-            tracing::debug!(run = %dir.path().display(), "took up a run");
-            return Ok(adopted);
+        loop {
+            match runtime::adopt(dir.clone()).await {
+                Found::Run(adopted) => {
+                    tracing::debug!(run = %dir.path().display(), "took up a run");
+                    return Ok(adopted);
+                }
+                Found::Nothing => break,
+                Found::Unknown(why) => self.wait_for_engine(seen, why).await?,
+            }
         }
         if self.is_stopped() {
             return Err(NotStarted::Stopped);
+        }
+        match self.place()? {
+            Place::Here | Place::Nowhere => {}
+            place => return self.begin_in_engine(place, dir, seen).await,
         }
         let spec = self.specify(dir, seen).await?;
         if self.is_stopped() {
             return Err(NotStarted::Stopped);
         }
-        launch::start(&self.context.binary, spec)
-            .await
+        let started = launch::start(&self.context.binary, spec).await;
+        started
+            .map(Run::Process)
             .map_err(|error| failure(Reason::SandboxNotReady, chain(&error)))
     }
 
@@ -273,7 +287,8 @@ impl Job {
         number: u32,
     ) -> Termination {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
-        seen.container_id = Some(format!("process://{uid}/{}/{number}", self.wanted.name));
+        let process = || format!("process://{uid}/{}/{number}", self.wanted.name);
+        seen.container_id = Some(run.id().map_or_else(process, ToOwned::to_owned));
         let inside = self.inside(dir);
         let mut start = run.take_start();
         let mut post_start = None;
@@ -349,6 +364,9 @@ impl Job {
                     .as_ref()
                     .and_then(|resources| Some(resources.limits.as_ref()?.get("memory")?.0.clone()));
                 Termination::of(&exit, said, limit.as_deref())
+            }
+            None if dir.read_claim().is_some() => {
+                Termination::removed(started_at(dir).await, Timestamp::now())
             }
             None => {
                 self.context.cgroups.remove(&self.cgroup_name(seen.restarts));
@@ -506,9 +524,12 @@ async fn next_stop(stop: &mut watch::Receiver<Stop>, is_obeyed: bool) -> Stop {
     }
 }
 
-/// When the helper claimed the run; now, if it is about to.
+/// When the helper or the engine took the run up; now, if it is about to.
 async fn started_at(dir: &RunDir) -> Timestamp {
-    let claimed = tokio::fs::metadata(dir.pid()).await.ok();
+    let claimed = match dir.claimed() {
+        Some(file) => tokio::fs::metadata(file).await.ok(),
+        None => None,
+    };
     claimed
         .and_then(|metadata| Timestamp::try_from(metadata.modified().ok()?).ok())
         .unwrap_or_else(Timestamp::now)

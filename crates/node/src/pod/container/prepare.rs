@@ -42,7 +42,7 @@ const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Who a container is to run as.
 #[derive(Debug, Clone, Copy)]
-struct Wish {
+pub(super) struct Wish {
     user: Option<i64>,
     group: Option<i64>,
     non_root: bool,
@@ -54,14 +54,6 @@ const NOBODY: u32 = 65534;
 impl Wish {
     /// Who that is, if not `ours`. There is no image that could name its own user.
     fn who(self, ours: RunAs) -> Result<Option<RunAs>, String> {
-        let number = |what: &str, number: Option<i64>| {
-            number.map(u32::try_from).transpose().map_err(|_| {
-                format!(
-                    "`{what}` is {}, which is no user or group",
-                    number.unwrap_or_default()
-                )
-            })
-        };
         let user = match number("runAsUser", self.user)? {
             Some(0) if self.non_root => {
                 return Err("`runAsNonRoot` is set, and `runAsUser` is 0 (root)".to_owned());
@@ -74,6 +66,41 @@ impl Wish {
         let wanted = RunAs { user, group };
         Ok((wanted != ours).then_some(wanted))
     }
+
+    /// Who that is in an image that names `own` as its user, as engines write it; `None` for the image's own.
+    pub(super) fn in_image(self, own: Option<&str>) -> Result<Option<String>, String> {
+        let user = number("runAsUser", self.user)?.map(|user| user.to_string());
+        let group = number("runAsGroup", self.group)?;
+        let own = own.unwrap_or("0");
+        let named = user
+            .as_deref()
+            .unwrap_or_else(|| own.split(':').next().unwrap_or(own));
+        if self.non_root {
+            match named.parse() {
+                Ok(0_u32) => return Err("`runAsNonRoot` is set, and the container's user is root".to_owned()),
+                Ok(_) => {}
+                Err(_) => {
+                    return Err(format!(
+                        "`runAsNonRoot` is set, and whether the image's user `{named}` is root cannot be told: give \
+                         `runAsUser` a number"
+                    ));
+                }
+            }
+        }
+        Ok(match group {
+            Some(group) => Some(format!("{named}:{group}")),
+            None => user,
+        })
+    }
+}
+
+fn number(what: &str, number: Option<i64>) -> Result<Option<u32>, String> {
+    number.map(u32::try_from).transpose().map_err(|_| {
+        format!(
+            "`{what}` is {}, which is no user or group",
+            number.unwrap_or_default()
+        )
+    })
 }
 
 impl Job {
@@ -91,24 +118,16 @@ impl Job {
         );
         let is_on_host = is_on_host(&self.pod);
         let address = context.address(&self.pod);
-        let address_text = address.to_string();
-        let facts = Facts {
-            pod: &self.pod,
-            node: &context.node,
-            address: &address_text,
-            allocatable: &context.allocatable,
-        };
         let mut base = self.base(dir, python.as_deref(), &gpus);
         base.extend(variables(&self.pod, &context.names.table()));
-        let env = env::environment(base, &self.wanted, &facts, &setup.objects)
-            .map_err(|error| failure(Reason::VolumeNotReady, error.to_string()))?;
+        let env = self.variables(base, &setup)?;
         let variable = |name: &str| {
             env.iter()
                 .find(|(other, _)| other == name)
                 .map(|(_, value)| value.as_str())
         };
         let mounts = self.mounts(dir, python.as_deref(), &setup, variable)?;
-        let memory = self.memory(&setup);
+        let memory = self.memory(&setup, context.mode.sandbox().is_some());
         let run_as = self.run_as()?;
         let mut command: Vec<String> = [&self.wanted.command, &self.wanted.args]
             .into_iter()
@@ -147,13 +166,30 @@ impl Job {
         })
     }
 
-    /// The volumes that are to be in memory. They are for one run of one container: what several share is on disk.
-    fn memory(&self, setup: &Setup) -> Vec<Memory> {
+    /// The container's variables, after those of `base`.
+    pub(super) fn variables(
+        &self,
+        base: Vec<(String, String)>,
+        setup: &Setup,
+    ) -> Result<Vec<(String, String)>, NotStarted> {
+        let facts = Facts {
+            pod: &self.pod,
+            node: &self.context.node,
+            address: &self.context.address(&self.pod).to_string(),
+            allocatable: &self.context.allocatable,
+        };
+        env::environment(base, &self.wanted, &facts, &setup.objects)
+            .map_err(|error| failure(Reason::VolumeNotReady, error.to_string()))
+    }
+
+    /// The volumes that are to be in memory, if what is mounted `can_be`. They are for one run of one container: what
+    /// several share is on disk.
+    pub(super) fn memory(&self, setup: &Setup, can_be: bool) -> Vec<Memory> {
         let wanted: Vec<Memory> = setup.volumes.values().filter_map(Ready::memory).collect();
         let spec = self.pod.spec.as_ref();
         let is_alone = spec.is_some_and(|spec| spec.containers.len() == 1 && spec.init_containers.is_none())
             && self.policy == RestartPolicy::Never;
-        if wanted.is_empty() || (is_alone && self.context.mode.sandbox().is_some()) {
+        if wanted.is_empty() || (is_alone && can_be) {
             return wanted;
         }
         let why = if is_alone {
@@ -168,29 +204,32 @@ impl Job {
         Vec::new()
     }
 
-    /// Who the container's processes are, if not who we are.
-    fn run_as(&self) -> Result<Option<RunAs>, NotStarted> {
+    /// Who the container asks to be.
+    pub(super) fn wish(&self) -> Wish {
         let pod = self
             .pod
             .spec
             .as_ref()
             .and_then(|spec| spec.security_context.as_ref());
         let own = self.wanted.security_context.as_ref();
-        let ours = RunAs {
-            user: nix::unistd::geteuid().as_raw(),
-            group: nix::unistd::getegid().as_raw(),
-        };
-        let wanted = Wish {
+        Wish {
             user: own.and_then(|own| own.run_as_user).or_else(|| pod?.run_as_user),
             group: own.and_then(|own| own.run_as_group).or_else(|| pod?.run_as_group),
             non_root: own
                 .and_then(|own| own.run_as_non_root)
                 .or_else(|| pod?.run_as_non_root)
                 .unwrap_or_default(),
+        }
+    }
+
+    /// Who the container's processes are, if not who we are.
+    fn run_as(&self) -> Result<Option<RunAs>, NotStarted> {
+        let ours = RunAs {
+            user: nix::unistd::geteuid().as_raw(),
+            group: nix::unistd::getegid().as_raw(),
         };
-        wanted
-            .who(ours)
-            .map_err(|message| failure(Reason::SettingInvalid, message))
+        let who = self.wish().who(ours);
+        who.map_err(|message| failure(Reason::SettingInvalid, message))
     }
 
     /// The Python environment of the container's image, made now if it is not there; `None` for the host's
@@ -210,6 +249,10 @@ impl Job {
                 return Ok(None);
             }
             Resolved::Python(plan) => plan,
+            // Asked before, and the user's table changed meanwhile.
+            Resolved::Container => {
+                return Err(self.nowhere("its environment was just taken out of `environments.yaml`"));
+            }
         };
         let name = plan.dir.file_name().unwrap_or_default().to_string_lossy();
         seen.image_id = format!("coracle://environments/{name}");
@@ -256,7 +299,7 @@ impl Job {
     }
 
     /// The Pod's objects and volumes; waits for those that are missing.
-    async fn setup(&mut self, seen: &mut Container) -> Result<Arc<Setup>, NotStarted> {
+    pub(super) async fn setup(&mut self, seen: &mut Container) -> Result<Arc<Setup>, NotStarted> {
         let setups = Arc::clone(&self.setups);
         loop {
             match setups.get(&self.context, &self.pod, &self.wanted).await {
@@ -386,21 +429,21 @@ impl Job {
         if is_covered(&context.binary) {
             mounts.push(at_its_place(&context.binary, MountKind::ReadOnly));
         }
-        let message_path = self
-            .wanted
-            .termination_message_path
-            .as_deref()
-            .unwrap_or("/dev/termination-log");
-        if !message_path.is_empty() {
-            mounts.push(Mount {
-                source: dir.termination_log(),
-                target: Path::new("/").join(message_path),
-                kind: MountKind::ReadWrite,
-            });
-        }
+        mounts.extend(self.message_mount(dir));
         mounts.extend(self.names());
         mounts.extend(volumes);
         Ok(mounts)
+    }
+
+    /// Where the container leaves its last words.
+    pub(super) fn message_mount(&self, dir: &RunDir) -> Option<Mount> {
+        let path = self.wanted.termination_message_path.as_deref();
+        let path = path.unwrap_or("/dev/termination-log");
+        (!path.is_empty()).then(|| Mount {
+            source: dir.termination_log(),
+            target: Path::new("/").join(path),
+            kind: MountKind::ReadWrite,
+        })
     }
 
     /// The Pod's own files that say who has which name.
@@ -431,7 +474,7 @@ impl Job {
         format!("{uid}-{}-{run}", self.wanted.name)
     }
 
-    fn limit(&self, resource: &str) -> Option<Quantity> {
+    pub(super) fn limit(&self, resource: &str) -> Option<Quantity> {
         let limits = self.wanted.resources.as_ref()?.limits.as_ref()?;
         limits.get(resource)?.0.parse().ok()
     }
@@ -488,5 +531,24 @@ mod tests {
         assert_eq!(wish(Some(0), None, false).who(user), be(0, 8));
         assert!(wish(Some(0), None, true).who(root).is_err());
         assert!(wish(Some(-1), None, false).who(root).is_err());
+    }
+
+    #[test]
+    fn an_image_has_a_user_of_its_own() {
+        let wish = |user, group, non_root| Wish {
+            user,
+            group,
+            non_root,
+        };
+        let named = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(wish(None, None, false).in_image(Some("app")), Ok(None));
+        assert_eq!(wish(Some(5), None, false).in_image(Some("app")), named("5"));
+        assert_eq!(wish(Some(5), Some(6), false).in_image(None), named("5:6"));
+        assert_eq!(wish(None, Some(6), false).in_image(Some("app:x")), named("app:6"));
+        assert_eq!(wish(None, Some(6), false).in_image(None), named("0:6"));
+        assert_eq!(wish(None, None, true).in_image(Some("1000:x")), Ok(None));
+        for own in [None, Some("0"), Some("app")] {
+            assert!(wish(None, None, true).in_image(own).is_err(), "{own:?}");
+        }
     }
 }

@@ -6,12 +6,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use futures::FutureExt;
 use rustix::termios::{Winsize, tcsetwinsize};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, unix::AsyncFd};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
 use super::control::{self, Answer, Request};
 use crate::runtime::run_dir::RunDir;
@@ -22,10 +21,6 @@ use crate::{
 
 /// What a command's end by SIGKILL is in a shell.
 const KILLED: i32 = 137;
-/// How much of a command's output [`run`] keeps, as in kubelet.
-const KEPT: usize = 10 * 1024;
-/// How long output may still come after a command has ended: something it left behind may hold it open for ever.
-const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
 /// A pipe or terminal.
 #[derive(Debug, Clone)]
@@ -245,48 +240,4 @@ pub(crate) async fn attach(dir: &RunDir, wanted: Wanted) -> Result<Session, Erro
         // The helper says nothing more, and goes when the container has.
         ended: peer.end().map(|ended| ended.map(|_| 0)).boxed(),
     })
-}
-
-/// How a command ended that was run to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ended {
-    /// As a shell counts.
-    pub(crate) code: i32,
-    /// The first of what it wrote, output and errors as they came.
-    pub(crate) output: Vec<u8>,
-}
-
-/// Runs a command in the container whose run is in `dir`, to its end. Dropped half-way, it ends the command.
-pub(crate) async fn run(dir: &RunDir, command: Vec<String>) -> Result<Ended, Error> {
-    let (output, inside) = pipe(true)?;
-    let mut output = output.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    let stdin = null()?;
-    let request = Request::Enter { command, tty: false };
-    let with = [&stdin, &inside, &inside].map(AsFd::as_fd);
-    let peer = Peer::ask(dir, &request, &with)?;
-    drop(inside);
-    let mut ended = peer.end().boxed();
-    let (mut kept, mut buffer) = (Vec::new(), vec![0; KEPT]);
-    let mut code = None;
-    loop {
-        let last = async {
-            match code {
-                Some(_) => tokio::time::sleep(LAST_OUTPUT).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            read = output.read(&mut buffer) => match read? {
-                0 => break,
-                count => kept.extend_from_slice(&buffer[..count.min(KEPT - kept.len())]),
-            },
-            end = &mut ended, if code.is_none() => code = Some(end?),
-            () = last => break,
-        }
-    }
-    let code = match code {
-        Some(code) => code,
-        None => ended.await?,
-    };
-    Ok(Ended { code, output: kept })
 }
