@@ -138,6 +138,8 @@ def environment() -> dict:
     beside = ROOT / ".venv" / "bin"
     if shutil.which("uv") is None and (beside / "uv").exists():
         kept["PATH"] = f"{kept.get('PATH', '')}{os.pathsep}{beside}"
+    # Tests that want a container engine name their own.
+    kept["DOCKER_HOST"] = "unix:///no/such/engine.sock"
     kept["NO_PROXY"] = kept["no_proxy"] = "127.0.0.1,localhost"
     return kept
 

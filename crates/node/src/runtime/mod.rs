@@ -14,7 +14,7 @@ use self::run_dir::{Exit, RunDir};
 /// A run that was started, by this node or by an earlier one.
 #[derive(Debug)]
 pub(crate) enum Run {
-    Process(process::launch::Run),
+    Process(Box<process::launch::Run>),
     Container(container::run::Run),
     /// A container that is no more.
     Over(Option<Exit>),
@@ -56,7 +56,7 @@ pub(crate) async fn adopt(dir: RunDir) -> Found {
         InEngine::Over(exit) => Found::Run(Run::Over(exit)),
         InEngine::Unknown(why) => Found::Unknown(why),
         InEngine::Nothing => match process::launch::adopt(dir) {
-            Some(run) => Found::Run(Run::Process(run)),
+            Some(run) => Found::Run(Run::Process(Box::new(run))),
             None => Found::Nothing,
         },
     }

@@ -97,6 +97,7 @@ impl Machine {
         .unwrap()
         .with_isolation(self.isolation)
         .with_max_pods(20)
+        .with_engine(self.folder.path().join("no-engine.sock"))
         .with_host_paths(vec![self.folder.path().join("allowed")]);
         let node = match self.log_bytes {
             Some(bytes) => node.with_log_bytes(bytes),

@@ -228,7 +228,7 @@ impl Job {
         }
         let started = launch::start(&self.context.binary, spec).await;
         started
-            .map(Run::Process)
+            .map(|run| Run::Process(Box::new(run)))
             .map_err(|error| failure(Reason::SandboxNotReady, chain(&error)))
     }
 

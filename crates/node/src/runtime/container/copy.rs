@@ -86,12 +86,27 @@ impl Writer {
     }
 }
 
-/// Copies until the container has no more to say.
-pub(crate) async fn until_silent(engine: &Engine, id: &str, dir: &RunDir, limit: u64) -> Result<(), Error> {
+/// How much of a log is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// What comes, for as long as the container runs. Engines may stop a little early, or not at all.
+    Ended,
+    /// What is there; nothing more will come.
+    Now,
+}
+
+/// Copies what the run's log does not hold yet.
+pub(crate) async fn copy(
+    engine: &Engine,
+    id: &str,
+    dir: &RunDir,
+    limit: u64,
+    until: Until,
+) -> Result<(), Error> {
     let own = dir.clone();
     let mut writer = blocking(move || Writer::open(&own, limit)).await?;
     let options = LogsOptions {
-        follow: true,
+        follow: until == Until::Ended,
         stdout: true,
         stderr: true,
         // In whole seconds, which an engine may leave out themselves.
@@ -124,7 +139,9 @@ pub(crate) async fn until_silent(engine: &Engine, id: &str, dir: &RunDir, limit:
             return Err(error.into());
         }
     }
-    blocking(move || writer.finish()).await?;
+    if until == Until::Now {
+        blocking(move || writer.finish()).await?;
+    }
     Ok(())
 }
 

@@ -70,7 +70,11 @@ pub(crate) enum Refusal {
 impl Refusal {
     fn of(error: &Error) -> Self {
         match error {
-            Error::DockerResponseServerError { status_code: 400, .. } => Self::InvalidName(said(error)),
+            Error::DockerResponseServerError {
+                status_code, message, ..
+            } if *status_code == 400 || message.contains("invalid reference format") => {
+                Self::InvalidName(said(error))
+            }
             Error::DockerResponseServerError { .. } | Error::DockerStreamError { .. } => {
                 Self::Pull(said(error))
             }

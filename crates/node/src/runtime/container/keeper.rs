@@ -1,22 +1,29 @@
 //! What sees one container through: its log, what is asked of it, and its end.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bollard::{
     models::ContainerState,
     query_parameters::{KillContainerOptions, RemoveContainerOptions, WaitContainerOptions},
 };
 use coracle_api::reason::chain;
-use futures::StreamExt;
+use futures::{
+    StreamExt,
+    future::{Either, select},
+};
 use jiff::Timestamp;
+use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 
 use super::{
     claim::Claim,
-    copy,
+    copy::{self, Until},
     engine::{Engine, is_missing, said},
 };
-use crate::runtime::run_dir::{Exit, RunDir};
+use crate::runtime::{
+    process::cgroup::oom_kills_of_machine,
+    run_dir::{Exit, RunDir},
+};
 
 /// The pause before an engine that does not answer is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -47,8 +54,9 @@ impl Keeper {
     /// Until the container has ended and that is written down. `None` if the engine has no such container any more.
     pub(crate) async fn keep(self, mut orders: mpsc::UnboundedReceiver<Order>) -> Option<Exit> {
         let mut was_asked = false;
+        let kills = oom_kills_of_machine();
         let state = {
-            let mut ended = std::pin::pin!(self.until_ended());
+            let mut ended = pin!(self.until_ended());
             loop {
                 tokio::select! {
                     state = &mut ended => break state,
@@ -59,7 +67,9 @@ impl Keeper {
                 }
             }
         };
-        let exit = state.map(|state| exit(&state, was_asked, Timestamp::now()));
+        // An engine may not see what the kernel does.
+        let may_be_oom = oom_kills_of_machine() > kills;
+        let exit = state.map(|state| exit(&state, was_asked, may_be_oom, Timestamp::now()));
         if let Some(exit) = exit.clone() {
             let dir = self.dir.clone();
             let written = tokio::task::spawn_blocking(move || dir.write_exit(&exit)).await;
@@ -75,32 +85,18 @@ impl Keeper {
 
     async fn until_ended(&self) -> Option<ContainerState> {
         loop {
-            let wait = async {
-                // Engines answer at once, or at the end; either way there is one answer, and what it says is asked for
-                // below.
-                let docker = self.engine.docker.clone().with_timeout(FOR_EVER);
-                let options = WaitContainerOptions {
-                    condition: "not-running".to_owned(),
-                };
-                let _ = docker.wait_container(&self.id, Some(options)).next().await;
-            };
-            let copied = async {
-                let copied =
-                    copy::until_silent(&self.engine, &self.id, &self.dir, self.claim.log_bytes).await;
-                if let Err(error) = copied {
-                    tracing::warn!(
-                        error = chain(&error),
-                        container = self.claim.name,
-                        "a log was cut off"
-                    );
-                    tokio::time::sleep(PAUSE).await;
+            {
+                let ended = pin!(self.wait());
+                let followed = pin!(self.follow());
+                // Nothing but the wait tells that it has ended.
+                if let Either::Right(((), ended)) = select(ended, followed).await {
+                    ended.await;
                 }
-            };
-            tokio::join!(wait, copied);
+            }
             match self.engine.docker.inspect_container(&self.id, None).await {
                 Ok(found) => {
                     let state = found.state.unwrap_or_default();
-                    if state.running != Some(true) {
+                    if state.running != Some(true) && self.copy(Until::Now).await {
                         return Some(state);
                     }
                 }
@@ -114,6 +110,39 @@ impl Keeper {
                 }
             }
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Until the container has ended, or the engine has.
+    async fn wait(&self) {
+        let docker = self.engine.docker.clone().with_timeout(FOR_EVER);
+        let options = WaitContainerOptions {
+            condition: "not-running".to_owned(),
+        };
+        // What the answer says is asked for afterwards.
+        let _ = docker.wait_container(&self.id, Some(options)).next().await;
+    }
+
+    /// Copies the log as it comes; begins again when it is cut off.
+    async fn follow(&self) {
+        while !self.copy(Until::Ended).await {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Whether it was copied, or is no more.
+    async fn copy(&self, until: Until) -> bool {
+        match copy::copy(&self.engine, &self.id, &self.dir, self.claim.log_bytes, until).await {
+            Ok(()) => true,
+            Err(copy::Error::Engine(error)) if is_missing(&error) => true,
+            Err(error) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    container = self.claim.name,
+                    "a log was cut off"
+                );
+                false
+            }
         }
     }
 
@@ -156,7 +185,7 @@ pub(crate) async fn remove(engine: &Engine, id: &str) {
 }
 
 /// The end of a container, as its engine tells it. Pure.
-fn exit(state: &ContainerState, stopped: bool, now: Timestamp) -> Exit {
+fn exit(state: &ContainerState, stopped: bool, may_be_oom: bool, now: Timestamp) -> Exit {
     let exit_code = state
         .exit_code
         .and_then(|code| i32::try_from(code).ok())
@@ -167,10 +196,11 @@ fn exit(state: &ContainerState, stopped: bool, now: Timestamp) -> Exit {
         (time > Timestamp::UNIX_EPOCH).then_some(time)
     };
     let finished_at = time(&state.finished_at).unwrap_or(now);
+    let was_killed = exit_code == SIGNALLED + Signal::SIGKILL as i32;
     Exit {
         exit_code,
         signal: Some(exit_code - SIGNALLED).filter(|signal| (1..=64).contains(signal)),
-        oom: state.oom_killed == Some(true),
+        oom: state.oom_killed == Some(true) || (may_be_oom && was_killed && !stopped),
         stopped,
         started_at: time(&state.started_at).unwrap_or(finished_at),
         finished_at,
@@ -185,11 +215,8 @@ mod tests {
     use super::*;
 
     fn ended(state: Value) -> Exit {
-        exit(
-            &serde_json::from_value(state).unwrap(),
-            false,
-            Timestamp::UNIX_EPOCH,
-        )
+        let state = serde_json::from_value(state).unwrap();
+        exit(&state, false, false, Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -207,6 +234,20 @@ mod tests {
     fn an_exit_code_is_no_signal_unless_it_can_be() {
         for (code, signal) in [(0, None), (1, None), (128, None), (143, Some(15)), (255, None)] {
             assert_eq!(ended(json!({"ExitCode": code})).signal, signal);
+        }
+    }
+
+    #[test]
+    fn a_kill_of_the_kernels_is_told_from_one_of_ours() {
+        for (code, stopped, may_be_oom, expected) in [
+            (137, false, true, true),
+            (137, true, true, false),
+            (137, false, false, false),
+            (1, false, true, false),
+        ] {
+            let state = serde_json::from_value(json!({"ExitCode": code})).unwrap();
+            let end = exit(&state, stopped, may_be_oom, Timestamp::UNIX_EPOCH);
+            assert_eq!(end.oom, expected, "{code} {stopped} {may_be_oom}");
         }
     }
 

@@ -1,10 +1,9 @@
-"""Into running Pods: exec, attach, cp, logs and port-forward, with `kubectl` and the Python client."""
+"""Into running Pods of both runtimes: exec, attach, cp, logs and port-forward, with unmodified clients."""
 
 import json
 import os
 import re
 import select
-import shutil
 import socket
 import subprocess
 import threading
@@ -12,6 +11,7 @@ import time
 import urllib.request
 
 import pytest
+from engine import IMAGE
 from kubernetes import client as kubernetes
 from kubernetes import stream as kubernetes_stream
 from server import environment
@@ -49,7 +49,7 @@ def apply(kubectl, name, command, **container):
         "spec": {
             "terminationGracePeriodSeconds": 0,
             "restartPolicy": "Never",
-            "containers": [{"name": "main", "image": "busybox", "command": command, **container}],
+            "containers": [{"name": "main", "image": IMAGE, "command": command, **container}],
         },
     }
     kubectl("apply", "-f", "-", stdin=json.dumps(pod))
@@ -58,8 +58,6 @@ def apply(kubectl, name, command, **container):
 @pytest.fixture(scope="module")
 def pod(server):
     """A Pod that serves HTTP at port 8080 until the tests are over."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("KUBECTL IS NOT ON THIS MACHINE: the Kubernetes API is not tested with it")
     apply(server.kubectl, "streams", ["python3", "-c", SERVE], env=[{"name": "OWN", "value": "mine"}])
     wait(server.kubectl, "streams")
     yield "streams"
@@ -97,7 +95,7 @@ def test_a_command_runs_in_the_container(server, pod, speech):
 def test_a_command_that_is_not_there_is_an_error(server, pod, speech):
     ended = raw(server, "exec", pod, "--", "no-such-program", variables=speech)
     assert ended.returncode != 0
-    assert b"`no-such-program` does not exist" in ended.stderr, ended.stderr
+    assert b"no-such-program" in ended.stderr, ended.stderr
 
 
 def test_megabytes_go_in_and_out(server, pod, speech):
@@ -174,7 +172,7 @@ def test_the_main_process_is_attached_to(server, kubectl):
 
 def test_kubectl_run_talks_to_what_it_starts(server, kubectl):
     ended = raw(
-        server, "run", "run-and-talk", "--rm", "-i", "--restart=Never", "--image=busybox", "--command", "--",
+        server, "run", "run-and-talk", "--rm", "-i", "--restart=Never", f"--image={IMAGE}", "--command", "--",
         "sh", "-c", "read x; echo got $x", stdin=b"word\n",
     )  # fmt: skip
     assert b"got word\n" in ended.stdout, ended.stdout + ended.stderr
@@ -192,12 +190,12 @@ def test_logs_of_all_containers_runs_and_times(server, kubectl):
             "containers": [
                 {
                     "name": "one",
-                    "image": "busybox",
+                    "image": IMAGE,
                     "command": ["sh", "-c", "echo run $(ls /kept | wc -l); echo x >> /kept/$$; "
                                 "[ $(cat /kept/* | wc -l) -gt 1 ] || exit 1; echo last; sleep 1000"],
                     "volumeMounts": [{"name": "kept", "mountPath": "/kept"}],
                 },
-                {"name": "two", "image": "busybox", "command": ["sh", "-c", "seq 1 5; sleep 1000"]},
+                {"name": "two", "image": IMAGE, "command": ["sh", "-c", "seq 1 5; sleep 1000"]},
             ],
             "volumes": [{"name": "kept", "emptyDir": {}}],
         },
@@ -214,6 +212,10 @@ def test_logs_of_all_containers_runs_and_times(server, kubectl):
     assert kubectl("logs", "talks", "-c", "two", "--since=1h").stdout == "1\n2\n3\n4\n5\n"
     timed = kubectl("logs", "talks", "-c", "two", "--timestamps", "--tail=1").stdout
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z 5\n", timed)
+    follow = server.kubectl_command("logs", "-f", "talks", "-c", "one")
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True, env=environment()) as following:
+        assert [following.stdout.readline() for _ in range(2)] == ["run 1\n", "last\n"]
+        following.kill()
     everything = kubectl("logs", "talks", "--all-containers", "--prefix").stdout
     assert "[pod/talks/two] 5" in everything and "[pod/talks/one] last" in everything
     assert kubectl("logs", "talks", "-c", "one", "-p").stdout == "run 0\n"
