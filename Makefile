@@ -62,7 +62,7 @@ bench: build .venv/.ready ## measure, and print ratios (ARGS="--quick" for a sho
 	@$(PYTHON) bench/run.py --coracle $(CORACLE) $(ARGS)
 
 bench-apiserver: ## measure the Kubernetes API of a server of its own (ARGS="SECONDS OBJECTS WATCHERS", 3 10000 1000)
-	@cargo build --release --quiet -p coracle-cli
+	@cargo build --release --quiet -p coracle
 	@cargo build --release --quiet -p coracle-apiserver --example load
 	@ulimit -Sn "$$(ulimit -Hn)"; target/release/examples/load target/release/coracle $(ARGS)
 

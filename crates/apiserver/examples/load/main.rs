@@ -1,6 +1,6 @@
 //! How fast a `coracle up` answers the Kubernetes API over HTTP, and what memory it needs for it.
 //!
-//!     cargo build --release -p coracle-cli
+//!     cargo build --release -p coracle
 //!     cargo run --release -p coracle-apiserver --example load -- target/release/coracle [SECONDS] [OBJECTS] [WATCHERS]
 //!
 //! Starts the server on a data directory in a temporary folder. Client and server share the
