@@ -130,13 +130,16 @@ impl<'a> Collector<'a> {
             crd::refresh(self.resources, self.catalogue).await?;
         }
         if event.kind != EventKind::Deleted {
-            return if self.graph.put(kind, &object.body) || object::is_terminating(&object.body) {
+            let is_news = self.graph.put(kind, &object.body);
+            return if self.concerns(is_news, object) {
                 self.examine(kind, &object.key).await
             } else {
                 Ok(())
             };
         }
-        let removed = self.graph.remove(object::uid(&object.body));
+        let uid = object.body.find("/metadata/uid");
+        let uid = uid.as_deref().and_then(Value::as_str).unwrap_or_default();
+        let removed = self.graph.remove(uid);
         for dependent in removed.dependents {
             self.examine_one(&dependent).await?;
         }
@@ -159,6 +162,15 @@ impl<'a> Collector<'a> {
             self.examine_one(&uid).await?;
         }
         Ok(())
+    }
+
+    /// Whether anything may be to be done about an object that was written. About most there is not,
+    /// and they are not read for it.
+    fn concerns(&self, is_news: bool, object: &Object) -> bool {
+        let (body, namespace) = (&object.body, &object.key.namespace);
+        let has_owners = || !object::list(body, "/metadata/ownerReferences").is_empty();
+        let may_be_late = || !namespace.is_empty() && self.graph.leaving_or_unknown(namespace);
+        object::is_terminating(body) || is_news && (has_owners() || may_be_late())
     }
 
     async fn examine_one(&mut self, uid: &str) -> Result<(), Error> {
