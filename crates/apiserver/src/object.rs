@@ -3,28 +3,52 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+/// What is at the JSON pointer. Most names in pointers need no decoding, and are not copied for it
+/// as [`Value::pointer`] does.
+pub(crate) fn at<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
+    match names(pointer) {
+        Some(mut names) => names.try_fold(object, |value, name| match value {
+            Value::Object(map) => map.get(name),
+            Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+            _ => None,
+        }),
+        None => object.pointer(pointer),
+    }
+}
+
+/// See [`at`].
+pub(crate) fn at_mut<'a>(object: &'a mut Value, pointer: &str) -> Option<&'a mut Value> {
+    match names(pointer) {
+        Some(mut names) => names.try_fold(object, |value, name| match value {
+            Value::Object(map) => map.get_mut(name),
+            Value::Array(items) => items.get_mut(name.parse::<usize>().ok()?),
+            _ => None,
+        }),
+        None => object.pointer_mut(pointer),
+    }
+}
+
+/// The names in a JSON pointer, if they are there as they are.
+fn names(pointer: &str) -> Option<impl Iterator<Item = &str>> {
+    let is_plain = (pointer.is_empty() || pointer.starts_with('/')) && !pointer.contains('~');
+    is_plain.then(|| pointer.split('/').skip(1))
+}
+
 /// The text at the JSON pointer, or nothing.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    at(object, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The list at the JSON pointer, or an empty one.
 pub(crate) fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object
-        .pointer(pointer)
+    at(object, pointer)
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
 }
 
 /// The number at the JSON pointer, or 0.
 pub(crate) fn number(object: &Value, pointer: &str) -> i64 {
-    object
-        .pointer(pointer)
-        .and_then(Value::as_i64)
-        .unwrap_or_default()
+    at(object, pointer).and_then(Value::as_i64).unwrap_or_default()
 }
 
 /// `metadata.name`.
@@ -121,6 +145,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_at_a_pointer_is_found() {
+        let value = json!({"a": {"b": [1, {"c": 2}], "x/y": 3, "": 4}});
+        for pointer in [
+            "", "/a/b/1/c", "/a/b/0", "/a/b/2", "/a/b/x", "/a/x~1y", "/a/", "/a/b/0/c", "/n", "a",
+        ] {
+            assert_eq!(at(&value, pointer), value.pointer(pointer), "{pointer}");
+            let mut changed = value.clone();
+            assert_eq!(
+                at_mut(&mut changed, pointer).as_deref(),
+                value.pointer(pointer),
+                "{pointer}"
+            );
+        }
+    }
 
     #[test]
     fn nulls_go_from_maps_and_stay_in_lists() {

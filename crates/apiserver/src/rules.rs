@@ -90,14 +90,14 @@ pub(crate) fn shape<T: DeserializeOwned + Serialize>(object: &Value) -> Result<V
 
 /// Quantities are written as Kubernetes writes them, as text.
 fn quantities(object: &mut Value, pointer: &str) {
-    if let Some(Value::Object(amounts)) = object.pointer_mut(pointer) {
+    if let Some(Value::Object(amounts)) = object::at_mut(object, pointer) {
         amounts.values_mut().for_each(pod::canonical);
     }
 }
 
 /// Problems with the quantities at the pointer, which messages name `field`.
 fn check_quantities(object: &Value, pointer: &str, field: &str, problems: &mut Problems) {
-    let Some(Value::Object(amounts)) = object.pointer(pointer) else {
+    let Some(Value::Object(amounts)) = object::at(object, pointer) else {
         return;
     };
     for (resource, amount) in amounts {
@@ -151,7 +151,7 @@ fn check_data_keys(object: &Value, field: &str, problems: &mut Problems) {
 
 /// Runs the function on each item of the list at the pointer.
 pub(crate) fn each(object: &mut Value, pointer: &str, change: impl FnMut(&mut Value)) {
-    if let Some(Value::Array(items)) = object.pointer_mut(pointer) {
+    if let Some(Value::Array(items)) = object::at_mut(object, pointer) {
         items.iter_mut().filter(|item| item.is_object()).for_each(change);
     }
 }

@@ -113,8 +113,7 @@ pub(super) fn check_finalizers(old: &Value, new: &Value, problems: &mut Problems
 }
 
 fn map<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    object
-        .pointer(pointer)
+    object::at(object, pointer)
         .and_then(Value::as_object)
         .into_iter()
         .flatten()

@@ -112,7 +112,7 @@ pub(crate) fn check_one_of(
     allowed: &[&str],
     problems: &mut Problems,
 ) {
-    if let Some(text) = object.pointer(pointer).and_then(Value::as_str)
+    if let Some(text) = object::at(object, pointer).and_then(Value::as_str)
         && !allowed.contains(&text)
     {
         problems.unsupported(field, text, allowed);
@@ -122,7 +122,7 @@ pub(crate) fn check_one_of(
 /// Problems with a field that may not change.
 pub(crate) fn check_unchanged(old: &Value, new: &Value, field: &str, problems: &mut Problems) {
     let pointer = format!("/{}", field.replace('.', "/"));
-    let (was, is) = (old.pointer(&pointer), new.pointer(&pointer));
+    let (was, is) = (object::at(old, &pointer), object::at(new, &pointer));
     if was != is {
         problems.invalid(field, is.cloned().unwrap_or_default(), IMMUTABLE);
     }
@@ -159,8 +159,7 @@ pub(crate) fn map<'a>(
     object: &'a Value,
     pointer: &str,
 ) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
-    object
-        .pointer(pointer)
+    object::at(object, pointer)
         .and_then(Value::as_object)
         .into_iter()
         .flatten()
@@ -173,7 +172,7 @@ pub(crate) fn amount(resources: Option<&Value>, name: &str) -> Option<Amount> {
 
 /// Whether something is set at the pointer: not absent, not null.
 pub(crate) fn is_set(object: &Value, pointer: &str) -> bool {
-    object.pointer(pointer).is_some_and(|value| !value.is_null())
+    object::at(object, pointer).is_some_and(|value| !value.is_null())
 }
 
 /// Sets the field when it is missing, 0 or empty: what Go cannot tell from each other.

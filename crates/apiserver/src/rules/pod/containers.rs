@@ -89,7 +89,7 @@ fn check_one(
     );
     check_restart(container, field, role, problems);
     for hook in ["postStart", "preStop"] {
-        if let Some(handler) = container.pointer(&format!("/lifecycle/{hook}")) {
+        if let Some(handler) = object::at(container, &format!("/lifecycle/{hook}")) {
             let known: &[&str] = &["exec", "httpGet", "tcpSocket", "sleep"];
             check_handler(handler, known, &format!("{field}.lifecycle.{hook}"), problems);
         }
@@ -115,14 +115,14 @@ fn check_one(
 fn check_security(container: &Value, field: &str, problems: &mut Problems) {
     for name in ["runAsUser", "runAsGroup"] {
         let pointer = format!("/securityContext/{name}");
-        if let Some(id) = container.pointer(&pointer).and_then(Value::as_i64)
+        if let Some(id) = object::at(container, &pointer).and_then(Value::as_i64)
             && !(0..=i64::from(i32::MAX)).contains(&id)
         {
             let field = format!("{field}.{name}");
             problems.invalid(field, id, "must be between 0 and 2147483647, inclusive");
         }
     }
-    let flag = |name: &str| container.pointer(&format!("/securityContext/{name}"));
+    let flag = |name: &str| object::at(container, &format!("/securityContext/{name}"));
     if flag("allowPrivilegeEscalation") == Some(&Value::Bool(false))
         && flag("privileged") == Some(&Value::Bool(true))
     {

@@ -52,8 +52,8 @@ fn is_overcommitted(name: &str) -> bool {
 
 /// Nothing is requested beyond its limit, and devices exactly up to it.
 fn check_order(container: &Value, field: &str, problems: &mut Problems) {
-    let requests = container.pointer("/resources/requests");
-    let limits = container.pointer("/resources/limits");
+    let requests = object::at(container, "/resources/requests");
+    let limits = object::at(container, "/resources/limits");
     for (resource, request) in syntax::map(container, "/resources/requests") {
         let field = format!("{field}.resources.requests");
         let request = request.as_str().unwrap_or_default();
@@ -88,10 +88,8 @@ pub(crate) fn quality(pod: &Value) -> &'static str {
     };
     let (mut is_guaranteed, mut is_best_effort) = (true, true);
     for container in containers {
-        let limits = container.pointer("/resources/limits").and_then(Value::as_object);
-        let requests = container
-            .pointer("/resources/requests")
-            .and_then(Value::as_object);
+        let limits = object::at(container, "/resources/limits").and_then(Value::as_object);
+        let requests = object::at(container, "/resources/requests").and_then(Value::as_object);
         for resource in ["cpu", "memory"] {
             let (limit, request) = (amount(limits, resource), amount(requests, resource));
             is_best_effort &= limit.is_none() && request.is_none();
