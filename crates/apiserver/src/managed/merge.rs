@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::set::{Set, Step};
+use super::set::{Branch, Set, Step};
 use crate::structure::{Relation, Structure};
 
 /// What was wrong with an object, and where.
@@ -219,6 +219,10 @@ fn compare_at(
     path: &mut Vec<Step>,
     found: &mut Comparison,
 ) {
+    if let (None, Some(new)) = (old, new) {
+        found.added.graft(path, whole_branch(new, structure));
+        return;
+    }
     match pair(old, new, structure) {
         Pair::Leaf => match (old, new) {
             (None, _) => found.added.insert(path),
@@ -249,6 +253,30 @@ fn compare_at(
             whole(old, new, path, found);
         }
     }
+}
+
+/// The places of a value that came: itself and all that is in it.
+fn whole_branch(new: &Value, structure: &Structure<'_>) -> Branch {
+    let below = match shape(new, structure) {
+        Shape::Leaf => Set::default(),
+        Shape::Map(map) => {
+            let below = map.iter();
+            below
+                .map(|(name, value)| (Step::field(name), whole_branch(value, &structure.field(name))))
+                .collect()
+        }
+        Shape::Items(items) => {
+            let groups = groups(items, structure).into_iter();
+            groups
+                .map(|(step, group)| match group.as_slice() {
+                    [item] => (step, whole_branch(item, &structure.item())),
+                    // Items with one identity are one piece.
+                    _ => (step, Branch::member(Set::default())),
+                })
+                .collect()
+        }
+    };
+    Branch::member(below)
 }
 
 /// A value that came or went is a place too, beside what is in it.

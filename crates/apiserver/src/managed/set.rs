@@ -16,7 +16,7 @@ const SELF: &str = ".";
 
 impl Step {
     pub(crate) fn field(name: &str) -> Self {
-        Self(format!("f:{name}"))
+        Self(["f:", name].concat())
     }
 
     /// To the item with these keys.
@@ -86,12 +86,20 @@ pub(crate) struct Set(BTreeMap<Step, Branch>);
 
 /// What is in the set at and below a place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Branch {
+pub(crate) struct Branch {
     is_member: bool,
     below: Set,
 }
 
 impl Branch {
+    /// A place, and what is in the set below it.
+    pub(crate) const fn member(below: Set) -> Self {
+        Self {
+            is_member: true,
+            below,
+        }
+    }
+
     fn is_empty(&self) -> bool {
         !self.is_member && self.below.is_empty()
     }
@@ -103,17 +111,29 @@ impl Set {
     }
 
     pub(crate) fn insert(&mut self, path: &Path) {
-        let Some((first, rest)) = path.split_first() else {
-            return;
-        };
-        let branch = match self.0.get_mut(first) {
-            Some(branch) => branch,
-            None => self.0.entry(first.clone()).or_default(),
-        };
-        if rest.is_empty() {
+        if let Some(branch) = self.branch(path) {
             branch.is_member = true;
+        }
+    }
+
+    /// Puts in all of a branch at the place, where nothing is.
+    pub(crate) fn graft(&mut self, path: &Path, branch: Branch) {
+        if let Some(own) = self.branch(path) {
+            *own = branch;
+        }
+    }
+
+    /// The branch at the place, made when it is missing; none at the root.
+    fn branch(&mut self, path: &Path) -> Option<&mut Branch> {
+        let (first, rest) = path.split_first()?;
+        if !self.0.contains_key(first) {
+            self.0.insert(first.clone(), Branch::default());
+        }
+        let branch = self.0.get_mut(first)?;
+        if rest.is_empty() {
+            Some(branch)
         } else {
-            branch.below.insert(rest);
+            branch.below.branch(rest)
         }
     }
 
@@ -166,6 +186,19 @@ impl Set {
                 },
             })
         })
+    }
+
+    /// Takes what is in the other set out of this one. See [`Self::difference`].
+    pub(crate) fn subtract(&mut self, other: &Self) {
+        for (step, other) in &other.0 {
+            if let Some(own) = self.0.get_mut(step) {
+                own.is_member &= !other.is_member;
+                own.below.subtract(&other.below);
+                if own.is_empty() {
+                    self.0.remove(step);
+                }
+            }
+        }
     }
 
     fn combine(&self, combine: impl Fn(&Step, &Branch) -> Option<Branch>) -> Self {
@@ -245,6 +278,12 @@ impl Set {
     }
 }
 
+impl FromIterator<(Step, Branch)> for Set {
+    fn from_iter<I: IntoIterator<Item = (Step, Branch)>>(branches: I) -> Self {
+        Self(branches.into_iter().collect())
+    }
+}
+
 impl FromIterator<Vec<Step>> for Set {
     fn from_iter<I: IntoIterator<Item = Vec<Step>>>(paths: I) -> Self {
         let mut set = Self::default();
@@ -310,5 +349,10 @@ mod tests {
         assert_eq!(all.intersection(&only_a), only_a);
         assert_eq!(only_a.union(&set(json!({"f:a": {"f:b": {}}, "f:c": {}}))), all);
         assert!(all.difference(&all).is_empty());
+        for other in [&only_a, &all, &set(json!({"f:a": {"f:b": {}}})), &Set::default()] {
+            let mut rest = all.clone();
+            rest.subtract(other);
+            assert_eq!(rest, all.difference(other));
+        }
     }
 }

@@ -29,7 +29,7 @@ const UNMANAGED: [&[&str]; 12] = [
 ];
 
 static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
-    let path = |path: &&[&str]| path.iter().map(|name| Step::field(name)).collect();
+    let path = |path: &&[&str]| path.iter().map(|name| Step::field(name)).collect::<Vec<_>>();
     UNMANAGED.iter().map(path).collect()
 });
 
@@ -45,14 +45,15 @@ fn contest(entries: &mut [Entry], writer: &Entry, changed: &Set, removed: &Set) 
         if !conflict.is_empty() {
             contested.push((entry.clone(), conflict.clone()));
         }
-        entry.set = entry.set.difference(&conflict).difference(removed);
+        entry.set.subtract(&conflict);
+        entry.set.subtract(removed);
     }
     contested
 }
 
 fn strip(entries: &mut Vec<Entry>) {
     for entry in entries.iter_mut() {
-        entry.set = entry.set.difference(&NOBODYS);
+        entry.set.subtract(&NOBODYS);
     }
     entries.retain(|entry| !entry.set.is_empty());
 }
@@ -72,10 +73,11 @@ pub(crate) fn record(
     } = merge::compare(old, new, structure);
     added.extend(&modified);
     contest(&mut entries, writer, &added, &removed);
-    let taken = added.difference(&NOBODYS);
+    added.subtract(&NOBODYS);
+    let taken = added;
     match entries.iter_mut().find(|entry| entry.is_of(writer)) {
         Some(own) => {
-            own.set = own.set.difference(&removed);
+            own.set.subtract(&removed);
             if !taken.is_empty() {
                 own.set.extend(&taken);
                 own.time = writer.time;
