@@ -141,16 +141,15 @@ pub(crate) fn decide(
         revision,
     )?;
 
-    let mut marked = current.clone();
     let finalizers = finalizers(current, options.propagation);
     let is_final = finalizers.is_empty();
-    let list = (!is_final).then(|| finalizers.into_iter().map(Value::from).collect());
-    object::put(object::metadata(&mut marked), "finalizers", list);
-
     let grace = (kind.rules.grace)(current, options.grace_seconds);
     if grace == 0 && is_final && !(kind.rules.is_held)(current) {
         return Ok(Decision::Remove);
     }
+    let mut marked = current.clone();
+    let list = (!is_final).then(|| finalizers.into_iter().map(Value::from).collect());
+    object::put(object::metadata(&mut marked), "finalizers", list);
     let current_grace = object::number(current, "/metadata/deletionGracePeriodSeconds");
     let is_sooner = grace < current_grace;
     if !object::is_terminating(current) || is_sooner {

@@ -223,13 +223,18 @@ async fn list(
 /// A Pod has the priority of its class, or of the class for those without one.
 fn set_priority(classes: &[Body], pod: &mut Value) -> Result<(), String> {
     let name = object::text(pod, "/spec/priorityClassName").to_owned();
+    // What is looked for is mostly not there, so nothing else of them is read.
+    let says = |class: &Body, pointer: &str, value: &Value| class.find(pointer).as_deref() == Some(value);
     let class = if name.is_empty() {
         classes
             .iter()
-            .filter(|class| class.get("globalDefault") == Some(&Value::Bool(true)))
+            .filter(|class| says(class, "/globalDefault", &Value::Bool(true)))
             .min_by_key(|class| object::number(class, "/value"))
     } else {
-        let found = classes.iter().find(|class| object::name(class) == name);
+        let wanted = Value::from(name.as_str());
+        let found = classes
+            .iter()
+            .find(|class| says(class, "/metadata/name", &wanted));
         Some(found.ok_or_else(|| format!("no PriorityClass with name {name} was found"))?)
     };
     let value = class.map_or(0, |class| object::number(class, "/value"));

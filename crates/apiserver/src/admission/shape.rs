@@ -1,6 +1,8 @@
 //! Objects against the types of their kinds: wrong types are refused, unknown fields too when the
 //! client asks for that, and dropped when it does not.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -172,25 +174,43 @@ pub(crate) fn unknown_fields(kind: &KindRef, object: &Value) -> Result<Vec<Strin
 
 /// Drops what is not in `known`, and says where it was.
 pub(crate) fn keep(object: &mut Value, known: &Value, path: &str, dropped: &mut Vec<String>) {
+    keep_at(object, known, &Place::Beginning(path), dropped);
+}
+
+/// Where a value is: written out only for what is dropped.
+enum Place<'a> {
+    Beginning(&'a str),
+    Field(&'a Self, &'a str),
+    Item(&'a Self, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Beginning(path) => f.write_str(path),
+            Self::Field(Self::Beginning(""), name) => f.write_str(name),
+            Self::Field(of, name) => write!(f, "{of}.{name}"),
+            Self::Item(of, index) => write!(f, "{of}[{index}]"),
+        }
+    }
+}
+
+fn keep_at(object: &mut Value, known: &Value, place: &Place<'_>, dropped: &mut Vec<String>) {
     match (object, known) {
         (Value::Object(fields), Value::Object(known)) => {
             fields.retain(|field, value| {
-                let path = if path.is_empty() {
-                    field.clone()
-                } else {
-                    format!("{path}.{field}")
-                };
+                let place = Place::Field(place, field);
                 if let Some(known) = known.get(field) {
-                    keep(value, known, &path, dropped);
+                    keep_at(value, known, &place, dropped);
                     return true;
                 }
-                dropped.push(path);
+                dropped.push(place.to_string());
                 false
             });
         }
         (Value::Array(items), Value::Array(known)) => {
             for (index, (item, known)) in items.iter_mut().zip(known).enumerate() {
-                keep(item, known, &format!("{path}[{index}]"), dropped);
+                keep_at(item, known, &Place::Item(place, index), dropped);
             }
         }
         _ => {}

@@ -65,18 +65,23 @@ pub(crate) async fn create(call: &Call, bytes: &[u8]) -> Result<Response, Error>
     options.fields.repeated(repeated);
     let managers = managed::take(&mut given);
     let is_name_drawn = object::name(&given).is_empty();
+    let draws = if is_name_drawn { DRAWS } else { 1 };
     let held = reserve::hold(call, true).await?;
-    for draw in 1..=DRAWS {
+    for draw in 1..=draws {
         let id = Uuid::now_v7();
-        let mut admitted =
-            admission::create(kind, namespace, given.clone(), &mut options.fields, id, call.now)?;
+        let given = if draw < draws {
+            given.clone()
+        } else {
+            std::mem::take(&mut given)
+        };
+        let mut admitted = admission::create(kind, namespace, given, &mut options.fields, id, call.now)?;
         let key = kind.key(namespace, object::name(&admitted));
         check_namespace(call, &key).await?;
         admit(call, &mut admitted).await?;
         held.admit(None, &mut admitted)?;
         let admitted = Record::new(call, &options).created(admitted, managers.as_ref());
         match store(call, key, admitted, options.is_dry).await {
-            Err(Error::AlreadyExists(_)) if is_name_drawn && draw < DRAWS => {}
+            Err(Error::AlreadyExists(_)) if draw < draws => {}
             Err(Error::AlreadyExists(subject)) if is_name_drawn => return Err(Error::NoNameLeft(subject)),
             stored => {
                 let response = call.show(StatusCode::CREATED, &view, &stored?);
@@ -131,7 +136,7 @@ async fn check_namespace(call: &Call, key: &Key) -> Result<(), Error> {
     let namespace = NAMESPACES.key("", &key.namespace);
     let found = call.resources().get(&namespace).await?;
     let found = found.ok_or_else(|| Error::not_found(&NAMESPACES, &key.namespace))?;
-    if !object::is_terminating(&found.body) {
+    if found.body.find("/metadata/deletionTimestamp").is_none() {
         return Ok(());
     }
     let name = &key.namespace;
