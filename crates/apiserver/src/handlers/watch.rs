@@ -8,12 +8,11 @@ use std::{collections::VecDeque, convert::Infallible, time::Duration};
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use coracle_store::resources::{self, Event, EventKind, Watch};
-use futures::stream;
+use futures::{FutureExt as _, future::BoxFuture, stream};
 use http::{StatusCode, header};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     handlers::read,
@@ -111,15 +110,21 @@ pub(crate) async fn watch(call: Call) -> Result<Response, Error> {
             None
         }
     };
+    let (stop, deadline) = (call.server.stop.clone(), Instant::now() + timeout);
+    let ended = async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+    };
     let feed = Feed {
         is_first: ready.is_empty(),
         ready,
         source,
         selection,
         view,
-        deadline: Instant::now() + timeout,
+        ended: ended.boxed(),
         bookmarks: wants_bookmarks.then(bookmarks),
-        stop: call.server.stop.clone(),
     };
     let frames = stream::unfold(feed, |mut feed| async move {
         let frame = feed.next().await?;
@@ -146,9 +151,10 @@ struct Feed {
     selection: Selection,
     view: View,
     is_first: bool,
-    deadline: Instant,
+    /// The client has watched long enough, or the server stops. One future for all events: to begin
+    /// to wait for these costs more than to go on.
+    ended: BoxFuture<'static, ()>,
     bookmarks: Option<Interval>,
-    stop: CancellationToken,
 }
 
 impl Feed {
@@ -166,8 +172,7 @@ impl Feed {
             };
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return None,
-                () = tokio::time::sleep_until(self.deadline) => return None,
+                () = &mut self.ended => return None,
                 event = source.next() => match event? {
                     Ok(event) => self.push(&event),
                     Err(error) => {
