@@ -6,6 +6,7 @@
 use std::{
     future::Future,
     ops::{Deref, DerefMut},
+    path::Path,
     sync::Arc,
 };
 
@@ -15,6 +16,8 @@ use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+
+use crate::checkpoint::Log;
 
 /// The database did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -87,11 +90,25 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// With no readers, the writer reads too.
-    pub(crate) fn new(writer: SqliteConnection, readers: Vec<SqliteConnection>) -> Self {
+    /// One that is nowhere else: the writer reads too.
+    pub(crate) fn in_memory(connection: SqliteConnection) -> Self {
         Self {
-            writer: Pool::new(vec![writer]),
-            readers: (!readers.is_empty()).then(|| Pool::new(readers)),
+            writer: Pool::new(vec![connection], None),
+            readers: None,
+        }
+    }
+
+    /// In this file. `folder` folds its log.
+    pub(crate) fn in_file(
+        path: &Path,
+        writer: SqliteConnection,
+        readers: Vec<SqliteConnection>,
+        folder: SqliteConnection,
+    ) -> Self {
+        let log = Log::new(path, Pool::new(vec![folder], None));
+        Self {
+            writer: Pool::new(vec![writer], Some(log)),
+            readers: Some(Pool::new(readers, None)),
         }
     }
 
@@ -105,32 +122,50 @@ impl Database {
         self.writer.lease().await
     }
 
+    #[cfg(test)]
+    pub(crate) const fn writers(&self) -> &Arc<Pool> {
+        &self.writer
+    }
+
     pub(crate) async fn close(&self) {
-        // Readers first: the last connection to close folds the write-ahead log into the file.
+        // The writer last: the last connection to close folds the write-ahead log into the file.
         if let Some(readers) = &self.readers {
             readers.close().await;
+        }
+        if let Some(log) = &self.writer.log {
+            log.folder().close().await;
         }
         self.writer.close().await;
     }
 }
 
+/// Connections for one purpose.
 #[derive(Debug)]
-struct Pool {
+pub(crate) struct Pool {
     size: u32,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<SqliteConnection>>,
+    /// What these connections write to, and is to be folded.
+    log: Option<Log>,
 }
 
 impl Pool {
-    fn new(connections: Vec<SqliteConnection>) -> Arc<Self> {
+    fn new(connections: Vec<SqliteConnection>, log: Option<Log>) -> Arc<Self> {
         Arc::new(Self {
             size: u32::try_from(connections.len()).unwrap_or(u32::MAX),
             permits: Arc::new(Semaphore::new(connections.len())),
             idle: Mutex::new(connections),
+            log,
         })
     }
 
-    async fn lease(self: &Arc<Self>) -> Result<Lease, Error> {
+    #[cfg(test)]
+    pub(crate) const fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
+    }
+
+    /// A connection, when one is free.
+    pub(crate) async fn lease(self: &Arc<Self>) -> Result<Lease, Error> {
         let permits = Arc::clone(&self.permits);
         let permit = permits.acquire_owned().await.map_err(|_| Error::Closed)?;
         let connection = self.idle.lock().pop().ok_or(Error::Closed)?;
@@ -139,7 +174,7 @@ impl Pool {
             is_in_transaction: false,
             place: Some(Place {
                 pool: Arc::clone(self),
-                _permit: permit,
+                permit,
             }),
         })
     }
@@ -161,13 +196,24 @@ impl Pool {
 /// Where a leased connection belongs.
 struct Place {
     pool: Arc<Pool>,
-    // Released after the connection is back.
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Place {
     fn put_back(self, connection: SqliteConnection) {
-        self.pool.idle.lock().push(connection);
+        let Self { pool, permit } = self;
+        pool.idle.lock().push(connection);
+        drop(permit);
+        // Without a runtime the program is ending.
+        if pool.log.as_ref().is_some_and(Log::is_due)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(async move {
+                if let Some(log) = &pool.log {
+                    log.fold(&pool).await;
+                }
+            });
+        }
     }
 }
 

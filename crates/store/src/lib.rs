@@ -9,6 +9,7 @@
 //! Writes go one at a time through one connection. Once started, a write runs to its end even
 //! when the caller goes away, so that whoever listens for changes hears of all that happened.
 
+mod checkpoint;
 pub mod database;
 mod open;
 pub mod records;

@@ -14,7 +14,7 @@ use sqlx::{
 };
 
 use crate::{
-    Location,
+    Location, checkpoint,
     database::{self, Cause, Database},
     resources,
 };
@@ -113,7 +113,7 @@ pub(crate) async fn open(location: Location) -> Result<Database, OpenError> {
                 .await
                 .map_err(|error| refused(&path, error))?;
             migrate(&path, &mut connection).await?;
-            Ok(Database::new(connection, Vec::new()))
+            Ok(Database::in_memory(connection))
         }
         Location::File(path) => open_file(path).await,
     }
@@ -136,9 +136,9 @@ async fn open_file(path: PathBuf) -> Result<Database, OpenError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .pragma("cache_size", "-8000")
-        // Four times the default: folding the log into the file waits for the disk.
-        .pragma("wal_autocheckpoint", "4000")
-        .pragma("journal_size_limit", "67108864")
+        // Another connection folds the log into the file.
+        .pragma("wal_autocheckpoint", "0")
+        .pragma("journal_size_limit", checkpoint::KEPT.to_string())
         .thread_name(|_| "store-writer".to_owned())
         .connect()
         .await
@@ -152,7 +152,15 @@ async fn open_file(path: PathBuf) -> Result<Database, OpenError> {
     let readers = futures::future::try_join_all((0..READERS).map(|_| reader.connect()))
         .await
         .map_err(|error| refused(&path, error))?;
-    Ok(Database::new(writer, readers))
+    let folder = options()
+        .filename(&path)
+        .synchronous(SqliteSynchronous::Normal)
+        .pragma("cache_size", "-1000")
+        .thread_name(|_| "store-folder".to_owned())
+        .connect()
+        .await
+        .map_err(|error| refused(&path, error))?;
+    Ok(Database::in_file(&path, writer, readers, folder))
 }
 
 fn options() -> SqliteConnectOptions {
