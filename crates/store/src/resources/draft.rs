@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::{
-    Body,
+    Body, body,
     scan::{member, string_end},
 };
 
@@ -22,7 +22,7 @@ pub(super) struct TooDeep;
 #[derive(Debug)]
 pub(super) struct Draft {
     value: Value,
-    text: String,
+    text: Vec<u8>,
     /// Where the revision goes. None when there is no place for it.
     hole: Option<usize>,
 }
@@ -33,8 +33,8 @@ impl Draft {
             return Err(TooDeep);
         }
         stamp(&mut value, String::new());
-        let text = value.to_string();
-        let hole = revision_in(text.as_bytes()).map(|place| place.start);
+        let text = body::write(&value);
+        let hole = revision_in(&text).map(|place| place.start);
         Ok(Self { value, text, hole })
     }
 
@@ -67,7 +67,7 @@ impl Draft {
 
     fn text_at(&self, revision: u64) -> Bytes {
         match self.hole {
-            Some(hole) => splice(self.text.as_bytes(), hole..hole, revision),
+            Some(hole) => splice(&self.text, hole..hole, revision),
             None => self.text.clone().into(),
         }
     }
