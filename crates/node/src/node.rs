@@ -11,6 +11,7 @@ use std::{
 use coracle_api::network::Block;
 use jiff::Timestamp;
 use kube::Client;
+use sha2::{Digest, Sha256};
 use strum::{Display, EnumString};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -248,6 +249,7 @@ impl Node {
         let context = Arc::new(Context {
             client: client.clone(),
             node: name.clone(),
+            memory: memory_folder(&options.data_dir),
             data_dir: options.data_dir,
             binary: options.binary,
             writable: options.writable,
@@ -355,6 +357,13 @@ fn resolve(path: &Path) -> Result<PathBuf, Error> {
         path: path.to_path_buf(),
         source,
     })
+}
+
+/// This data directory's own folder in memory.
+fn memory_folder(data_dir: &Path) -> PathBuf {
+    let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
+    let name = digest[..8].iter().map(|byte| format!("{byte:02x}"));
+    Path::new("/dev/shm").join(format!("coracle-{}", name.collect::<String>()))
 }
 
 /// What every container inherits of the server's variables.

@@ -307,6 +307,7 @@ impl Pods {
     /// Ends what may still run of a Pod that nobody knows any more, and removes its folder.
     fn clean(&mut self, uid: &str) {
         let folder = self.context.pod_dir(uid);
+        let memory = self.context.memory_dir(uid);
         self.context.gpus.release(uid);
         self.context.addresses.release(uid);
         self.writes.spawn(async move {
@@ -322,11 +323,16 @@ impl Pods {
                 }
             }
             let removed = tokio::task::spawn_blocking(move || {
-                mounts::remove_tree(&folder).map_err(|error| (folder, error))
+                // The one on disk goes last: it is what tells the next node that there is something to remove.
+                for folder in [&memory, &folder] {
+                    if let Err(error) = mounts::remove_tree(folder) {
+                        tracing::warn!(%error, folder = %folder.display(), "a Pod's folder was not removed");
+                    }
+                }
+                // Ours goes with its last Pod's.
+                memory.parent().map(std::fs::remove_dir)
             });
-            if let Ok(Err((folder, error))) = removed.await {
-                tracing::warn!(%error, folder = %folder.display(), "a Pod's folder was not removed");
-            }
+            let _ = removed.await;
         });
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Context {
     /// This machine's name in the API.
     pub(crate) node: String,
     pub(crate) data_dir: PathBuf,
+    /// A folder in memory for what Pods keep there, made when one does.
+    pub(crate) memory: PathBuf,
     /// Our own executable.
     pub(crate) binary: PathBuf,
     /// Host folders that every container may write to, at the same path.
@@ -56,6 +58,11 @@ impl Context {
     /// The Pod's own folder.
     pub(crate) fn pod_dir(&self, uid: &str) -> PathBuf {
         pods(&self.data_dir).join(uid)
+    }
+
+    /// The Pod's own folder in memory.
+    pub(crate) fn memory_dir(&self, uid: &str) -> PathBuf {
+        self.memory.join(uid)
     }
 
     /// The Pod's address, given to it now if it has none.

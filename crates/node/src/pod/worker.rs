@@ -221,8 +221,11 @@ fn lay_out(
         address: &address,
         allocatable: &context.allocatable,
     };
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let memory = context.memory_dir(uid);
     let places = Places {
-        pod: &context.pod_dir(pod.metadata.uid.as_deref().unwrap_or_default()),
+        pod: &context.pod_dir(uid),
+        memory: Some(&memory),
         claims: &context.data_dir.join("volumes"),
         host_paths: &context.host_paths,
         hidden: &context.data_dir,

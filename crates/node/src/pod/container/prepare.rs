@@ -27,8 +27,8 @@ use crate::{
     },
     pod::{
         env::{self, Facts},
-        status::{Container, RestartPolicy},
-        volumes::{self, Ready},
+        status::Container,
+        volumes::{self, Medium, Ready},
         worker::{Setup, Unready},
     },
     runtime::process::{
@@ -182,26 +182,22 @@ impl Job {
             .map_err(|error| failure(Reason::VolumeNotReady, error.to_string()))
     }
 
-    /// The volumes that are to be in memory, if what is mounted `can_be`. They are for one run of one container: what
-    /// several share is on disk.
+    /// The volumes that are memory of this run, if what is mounted `can_be`; tells of those that are on disk instead.
     pub(super) fn memory(&self, setup: &Setup, can_be: bool) -> Vec<Memory> {
-        let wanted: Vec<Memory> = setup.volumes.values().filter_map(Ready::memory).collect();
-        let spec = self.pod.spec.as_ref();
-        let is_alone = spec.is_some_and(|spec| spec.containers.len() == 1 && spec.init_containers.is_none())
-            && self.policy == RestartPolicy::Never;
-        if wanted.is_empty() || (is_alone && can_be) {
-            return wanted;
-        }
-        let why = if is_alone {
-            "this machine gives us no namespaces (see `coracle doctor`)"
+        let of_run: Vec<Memory> = setup.volumes.values().filter_map(Ready::memory).collect();
+        let mut volumes = setup.volumes.values();
+        let why = if volumes.any(|volume| volume.medium() == Medium::DiskInstead) {
+            "several containers, or several runs of one, share it, and this machine has no `/dev/shm`"
+        } else if can_be || of_run.is_empty() {
+            return of_run;
         } else {
-            "several containers, or several runs of one, share it"
+            "this machine gives us no namespaces (see `coracle doctor`)"
         };
         let message = format!("a volume of medium `Memory` is kept on disk: {why}");
         self.context
             .events
             .pod(&self.pod, Kind::Warning, "MemoryVolumeOnDisk", message);
-        Vec::new()
+        if can_be { of_run } else { Vec::new() }
     }
 
     /// Who the container asks to be.

@@ -9,7 +9,7 @@ mod files;
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -60,6 +60,8 @@ pub(crate) enum Error {
 pub(crate) struct Places<'a> {
     /// The Pod's own folder.
     pub(crate) pod: &'a Path,
+    /// The Pod's own folder in memory, if it may have one.
+    pub(crate) memory: Option<&'a Path>,
     /// Claims, by namespace and name.
     pub(crate) claims: &'a Path,
     /// What `hostPath` volumes may show for writing.
@@ -73,10 +75,20 @@ pub(crate) struct Places<'a> {
 pub(crate) struct Ready {
     source: PathBuf,
     read_only: bool,
-    /// It is to be in memory.
-    in_memory: bool,
+    medium: Medium,
     /// How many bytes it may take.
     limit: Option<u64>,
+}
+
+/// What an emptyDir volume is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Medium {
+    /// Where it lies, which may be in memory.
+    Folder,
+    /// Memory of one run of one container: nothing is written to its folder.
+    Own,
+    /// A folder on disk, although it is to be in memory.
+    DiskInstead,
 }
 
 impl Ready {
@@ -84,14 +96,19 @@ impl Ready {
         Self {
             source,
             read_only,
-            in_memory: false,
+            medium: Medium::Folder,
             limit: None,
         }
     }
 
-    /// As a folder in memory, if it is to be one.
+    /// What it is made of.
+    pub(crate) const fn medium(&self) -> Medium {
+        self.medium
+    }
+
+    /// As memory of one run, if it is that.
     pub(crate) fn memory(&self) -> Option<Memory> {
-        self.in_memory.then(|| Memory {
+        (self.medium == Medium::Own).then(|| Memory {
             folder: self.source.clone(),
             bytes: self.limit,
         })
@@ -155,11 +172,21 @@ fn one(
             .map(|limit| limit.0.parse::<Quantity>())
             .transpose()
             .map_err(|error| refused(format!("has a limit that is no amount: {error}")))?;
+        let (folder, medium) = match (in_memory, places.memory) {
+            (false, _) => (own.clone(), Medium::Folder),
+            (true, _) if is_of_one_run(pod) => (own.clone(), Medium::Own),
+            (true, Some(memory)) if is_made(memory) => (memory.join(&volume.name), Medium::Folder),
+            (true, _) => (own.clone(), Medium::DiskInstead),
+        };
+        let files = Files {
+            volume: &volume.name,
+            folder: &folder,
+        };
         files.make_folder(0o777)?;
         return Ok(Ready {
-            in_memory,
+            medium,
             limit: limit.and_then(|limit| u64::try_from(limit.units()).ok()),
-            ..written(false)
+            ..Ready::at(folder, false)
         });
     }
     if let Some(from) = &volume.config_map {
@@ -258,6 +285,29 @@ fn one(
          projected, persistentVolumeClaim, ephemeral and hostPath)"
             .to_owned(),
     ))
+}
+
+/// Makes a Pod's folder in memory, in one that nobody else can enter; `false` if there is no such thing.
+fn is_made(memory: &Path) -> bool {
+    let Some(ours) = memory
+        .parent()
+        .filter(|ours| ours.parent().is_some_and(Path::is_dir))
+    else {
+        return false;
+    };
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(memory);
+    // Somebody else's folder of that name, or a link, is none of ours.
+    let is_ours = fs::symlink_metadata(ours)
+        .is_ok_and(|found| found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw());
+    made.is_ok() && is_ours
+}
+
+/// Whether nothing but one run of one container sees the Pod's volumes.
+fn is_of_one_run(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| {
+        let is_alone = spec.containers.len() == 1 && spec.init_containers.as_ref().is_none_or(Vec::is_empty);
+        is_alone && spec.restart_policy.as_deref() == Some("Never")
+    })
 }
 
 fn downward(
@@ -438,6 +488,7 @@ mod tests {
             let allowed = [self.folder.path().canonicalize().unwrap().join("allowed")];
             let places = Places {
                 pod: &pod,
+                memory: Some(&self.folder.path().join("memory")),
                 claims: &claims,
                 host_paths: &allowed,
                 hidden: &self.folder.path().canonicalize().unwrap().join("server"),
@@ -469,6 +520,22 @@ mod tests {
             found.sort();
             found.join(" ")
         }
+    }
+
+    #[test]
+    fn memory_is_of_one_run_or_a_folder_that_all_share() {
+        let mut fixture = Fixture::new(json!({"emptyDir": {"medium": "Memory", "sizeLimit": "1Ki"}}));
+        let shared = fixture.lay_out().unwrap();
+        let folder = fixture.folder.path().join("memory/v");
+        assert_eq!((shared.medium(), shared.memory()), (Medium::Folder, None));
+        assert_eq!(shared.limited(), Some((folder, 1024)));
+        let alone = json!({"containers": [{"name": "c"}], "restartPolicy": "Never", "volumes": [
+            {"name": "v", "emptyDir": {"medium": "Memory"}},
+        ]});
+        fixture.pod.spec = serde_json::from_value(alone).unwrap();
+        let own = fixture.lay_out().unwrap();
+        assert_eq!(own.medium(), Medium::Own);
+        assert!(own.memory().is_some());
     }
 
     fn check(volume: Value, expected: &str) {
