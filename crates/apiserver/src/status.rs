@@ -379,7 +379,13 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
         let headers = [(header::CONTENT_TYPE, "application/json")];
-        (self.code().0, headers, self.status().to_string()).into_response()
+        let status = self.status();
+        let mut response = (self.code().0, headers, status.to_string()).into_response();
+        if let Some(seconds) = status["details"]["retryAfterSeconds"].as_u64() {
+            let seconds = HeaderValue::from(seconds);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
     }
 }
 

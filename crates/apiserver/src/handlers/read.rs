@@ -1,5 +1,7 @@
 //! Get and list. Every page of a list shows the moment of its first page.
 
+use std::time::Duration;
+
 use axum::response::Response;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use coracle_store::resources::{self, At, Object};
@@ -18,11 +20,14 @@ use crate::{
 /// Objects read from the store at once when only some of them are wanted.
 const PIECE: u32 = 500;
 
+/// How long a request waits for a revision that is not there yet, as in Kubernetes.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Answers GET of one object.
 pub(crate) async fn get(call: &Call) -> Result<Response, Error> {
     let view = call.view()?;
     if let Some(asked) = call.parameters.revision()? {
-        check_reached(asked, call.resources().revision().await?)?;
+        reach(call, asked).await?;
     }
     let object = call.resources().get(&call.key()).await?;
     let object = object.ok_or_else(|| Error::not_found(call.kind(), &call.target.name))?;
@@ -65,11 +70,15 @@ pub(crate) async fn snapshot(
     page.read(call, selection).await
 }
 
-fn check_reached(asked: u64, current: u64) -> Result<(), Error> {
-    if asked > current {
-        return Err(Error::FutureRevision { asked, current });
+/// Waits a while for a revision that there is not yet: whoever asks for it may have it from a write
+/// whose answer came before what it changed could be read.
+async fn reach(call: &Call, asked: u64) -> Result<(), Error> {
+    let resources = call.resources();
+    if let Ok(reached) = tokio::time::timeout(PATIENCE, resources.reach(asked)).await {
+        return Ok(reached?);
     }
-    Ok(())
+    let current = resources.revision().await?;
+    Err(Error::FutureRevision { asked, current })
 }
 
 /// Where a later page begins, as the `continue` token holds it.
@@ -221,15 +230,16 @@ impl Page {
     }
 
     async fn read(self, call: &Call, selection: &Selection) -> Result<(ListMetadata, Vec<Object>), Error> {
+        reach(call, self.not_before).await?;
         if let Some(found) = self.read_one(call, selection).await? {
             return Ok(found);
         }
         let (resource, namespace) = (call.kind().resource(), call.target.scope());
         let Self {
             mut at,
-            not_before,
             limit,
             mut after,
+            ..
         } = self;
         let mut found: Vec<Object> = Vec::new();
         loop {
@@ -242,7 +252,6 @@ impl Page {
                 .list(&resource, namespace, at, piece, after.clone())
                 .await
                 .map_err(|error| failure(error, after))?;
-            check_reached(not_before, list.revision)?;
             at = At::Revision(list.revision);
             let mut next = list.next;
             // Only of a list without selectors is it known without looking.
@@ -299,7 +308,6 @@ impl Page {
         }
         // The revision first: a watch from it shows every change that the object does not.
         let revision = call.resources().revision().await?;
-        check_reached(self.not_before, revision)?;
         let object = call.resources().get(&call.kind().key(namespace, name)).await?;
         let found = object
             .into_iter()

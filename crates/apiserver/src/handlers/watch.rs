@@ -79,34 +79,14 @@ pub(crate) async fn watch(call: Call) -> Result<Response, Error> {
     let wants_bookmarks = call.parameters.flag("allowWatchBookmarks");
 
     let mut ready = VecDeque::new();
-    let from = match start {
-        Start::After(revision) => revision,
-        Start::Now => call.resources().revision().await?,
-        Start::Present {
-            is_marked,
-            not_before,
-        } => {
-            let (ListMetadata { revision, .. }, objects) =
-                read::snapshot(&call, &selection, not_before, None).await?;
-            for (index, object) in objects.into_iter().enumerate() {
-                let shown = view.watched_text(&object.body, index == 0, call.now);
-                ready.push_back(frame("ADDED", &shown));
-            }
-            if is_marked && wants_bookmarks {
-                ready.push_back(document("BOOKMARK", &view.bookmark(revision, true)));
-            }
-            revision
+    // What is wrong from here on is told as an event, not instead of the watch, as in Kubernetes.
+    let source = match begin(&call, &selection, &view, start, wants_bookmarks).await {
+        Ok((initial, source)) => {
+            ready = initial;
+            Some(source)
         }
-    };
-    let namespace = call.target.scope().map(str::to_owned);
-    let source = match call
-        .resources()
-        .watch(&call.kind().resource(), namespace, from)
-        .await
-    {
-        Ok(source) => Some(source),
         Err(error) => {
-            ready.push_back(error_frame(&failure(error)));
+            ready.push_back(error_frame(&error));
             None
         }
     };
@@ -135,6 +115,44 @@ pub(crate) async fn watch(call: Call) -> Result<Response, Error> {
     let json = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     Ok(response)
+}
+
+/// What is to be sent first, and the watch of what follows it.
+async fn begin(
+    call: &Call,
+    selection: &Selection,
+    view: &View,
+    start: Start,
+    wants_bookmarks: bool,
+) -> Result<(VecDeque<Bytes>, Watch), Error> {
+    let mut initial = VecDeque::new();
+    let from = match start {
+        // It may be one that there is not yet: then nothing is told until after it.
+        Start::After(revision) => revision,
+        Start::Now => call.resources().revision().await?,
+        Start::Present {
+            is_marked,
+            not_before,
+        } => {
+            let (ListMetadata { revision, .. }, objects) =
+                read::snapshot(call, selection, not_before, None).await?;
+            for (index, object) in objects.into_iter().enumerate() {
+                let shown = view.watched_text(&object.body, index == 0, call.now);
+                initial.push_back(frame("ADDED", &shown));
+            }
+            if is_marked && wants_bookmarks {
+                initial.push_back(document("BOOKMARK", &view.bookmark(revision, true)));
+            }
+            revision
+        }
+    };
+    let namespace = call.target.scope().map(str::to_owned);
+    let source = call
+        .resources()
+        .watch(&call.kind().resource(), namespace, from)
+        .await
+        .map_err(failure)?;
+    Ok((initial, source))
 }
 
 fn bookmarks() -> Interval {
@@ -280,8 +298,7 @@ fn error_frame(error: &Error) -> Bytes {
 
 fn failure(error: resources::Error) -> Error {
     match error {
-        // A revision from the future is one of another database: the client must list again too.
-        resources::Error::Compacted { .. } | resources::Error::FutureRevision { .. } => Error::expired(),
+        resources::Error::Compacted { .. } => Error::expired(),
         other => other.into(),
     }
 }

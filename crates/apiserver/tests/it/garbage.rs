@@ -140,7 +140,7 @@ async fn a_namespace_goes_when_it_is_empty() {
     api.create(pods, &running).await;
     api.create("/api/v1/namespaces/team/configmaps", &config_map("c"))
         .await;
-    let mut namespaces = api.watch("/api/v1/namespaces?watch=true&resourceVersion=1").await;
+    let mut namespaces = api.watch("/api/v1/namespaces?watch=true").await;
     let mut configs = api.watch("/api/v1/namespaces/team/configmaps?watch=true").await;
     let leaving = api.delete("/api/v1/namespaces/team").await;
     assert_eq!(leaving["status"]["phase"], "Terminating");

@@ -1,6 +1,11 @@
 //! Get and list: selectors, pages, representations.
 
+use std::pin::pin;
+
+use futures::poll;
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::harness::{Api, CONFIG_MAPS, PODS, accepting, config_map, get, pod};
 
@@ -76,13 +81,64 @@ async fn lists_are_of_one_namespace_or_all_and_of_one_moment() {
     let revision = first["metadata"]["resourceVersion"].as_str().unwrap();
     let old = format!("/api/v1/configmaps?resourceVersion={revision}&resourceVersionMatch=Exact");
     assert_eq!(names(&api.get(&old).await), ["c"]);
-    let future = api
-        .expect(504, get("/api/v1/configmaps?resourceVersion=1000000"))
-        .await;
-    assert_eq!(
-        future["details"]["causes"][0]["reason"],
-        "ResourceVersionTooLarge"
-    );
+}
+
+/// A revision that is some writes away.
+async fn ahead(api: &Api, writes: u64) -> u64 {
+    api.resources().revision().await.unwrap() + writes
+}
+
+#[tokio::test]
+async fn a_revision_that_is_not_there_yet_is_waited_for() {
+    let api = Api::new().await;
+    for path in [
+        CONFIG_MAPS,
+        "/api/v1/configmaps",
+        "/api/v1/namespaces/default/configmaps/kube-root-ca.crt",
+        "/api/v1/namespaces/default",
+    ] {
+        let next = ahead(&api, 1).await;
+        let asked = format!("{path}?resourceVersion={next}");
+        let mut asked = pin!(api.send(get(&asked)));
+        assert!(poll!(&mut asked).is_pending(), "{path}");
+        api.create(CONFIG_MAPS, &json!({"metadata": {"generateName": "c-"}}))
+            .await;
+        let (code, answer) = asked.await;
+        assert!(code == 200 || code == 404, "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_revision_that_does_not_come_is_a_timeout_with_a_cause() {
+    let api = Api::new().await;
+    api.create(CONFIG_MAPS, &config_map("a")).await;
+    let far = ahead(&api, 1_000_000).await;
+    // From here on only the request's own patience is waited for.
+    tokio::time::pause();
+    let one = format!("{CONFIG_MAPS}/a");
+    for (path, rest) in [
+        (CONFIG_MAPS, ""),
+        (CONFIG_MAPS, "&resourceVersionMatch=NotOlderThan"),
+        (CONFIG_MAPS, "&fieldSelector=metadata.name%3Da"),
+        (&one, ""),
+    ] {
+        let begun = Instant::now();
+        let response = api.raw(get(&format!("{path}?resourceVersion={far}{rest}"))).await;
+        assert_eq!(begun.elapsed().as_secs(), 3, "{path} {rest}");
+        assert_eq!(response.status(), 504);
+        assert_eq!(response.headers()["retry-after"], "1");
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let status: Value = serde_json::from_slice(&bytes).unwrap();
+        let current = ahead(&api, 0).await;
+        assert_eq!(
+            status["message"],
+            format!("Too large resource version: {far}, current: {current}")
+        );
+        assert_eq!(status["reason"], "Timeout");
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        let details = json!({"causes": [cause], "retryAfterSeconds": 1});
+        assert_eq!(status["details"], details);
+    }
 }
 
 #[tokio::test]

@@ -294,6 +294,18 @@ impl Resources {
         Ok(state.latest())
     }
 
+    /// Waits until there is the revision.
+    ///
+    /// # Errors
+    ///
+    /// When the store is closed.
+    pub async fn reach(&self, revision: u64) -> Result<()> {
+        let mut reached = self.shared.state.read().reached();
+        // An error says that the state is gone, which it is not as long as it is shared.
+        let _ = reached.wait_for(|latest| *latest >= revision).await;
+        self.shared.state.read().check_open()
+    }
+
     /// The object, or none.
     ///
     /// # Errors

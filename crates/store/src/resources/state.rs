@@ -37,6 +37,8 @@ pub(super) struct State {
     latest: u64,
     /// The oldest revision that the log still reaches back to.
     oldest: u64,
+    /// The same, for those who wait for a revision.
+    reached: watch::Sender<u64>,
     /// The latest revision when the store was opened. What is before it, only the log knows.
     opened_at: u64,
     is_open: bool,
@@ -109,10 +111,16 @@ impl State {
         Self {
             latest,
             oldest,
+            reached: watch::Sender::new(latest),
             opened_at: latest,
             is_open: true,
             kinds: HashMap::new(),
         }
+    }
+
+    /// Where the latest revision is told.
+    pub(super) fn reached(&self) -> watch::Receiver<u64> {
+        self.reached.subscribe()
     }
 
     /// Puts in what was found when the store was opened.
@@ -142,6 +150,8 @@ impl State {
         for kind in self.kinds.values() {
             kind.changed.send_replace(());
         }
+        // Who waits for more looks, and finds that there is no more.
+        self.reached.send_replace(u64::MAX);
     }
 
     /// Refuses once the store is closed.
@@ -153,14 +163,20 @@ impl State {
         }
     }
 
-    /// Refuses a revision that the log does not cover.
-    pub(super) const fn covers(&self, requested: u64) -> Result<()> {
+    /// Refuses a revision before those that the log still has.
+    pub(super) const fn reaches_back(&self, requested: u64) -> Result<()> {
         if requested < self.oldest {
             return Err(Error::Compacted {
                 requested,
                 oldest: self.oldest,
             });
         }
+        Ok(())
+    }
+
+    /// Refuses a revision that the log does not cover.
+    pub(super) fn covers(&self, requested: u64) -> Result<()> {
+        self.reaches_back(requested)?;
         if requested > self.latest {
             return Err(Error::FutureRevision {
                 requested,
@@ -238,7 +254,8 @@ impl State {
             return Look::Behind(self.latest);
         };
         if kind.changed_at <= seen {
-            return Look::Events(Vec::new(), self.latest);
+            // A watch may begin after a revision that there is not yet.
+            return Look::Events(Vec::new(), self.latest.max(seen));
         }
         if seen < kind.ring.floor {
             return Look::Behind(self.latest);
@@ -286,6 +303,7 @@ impl State {
 
     /// Wakes who watches the kinds of the changes.
     pub(super) fn announce(&self, changes: &[Change]) {
+        self.reached.send_replace(self.latest);
         let mut told: Vec<&GroupResource> = Vec::new();
         for Change { event, .. } in changes {
             let resource = &event.object.key.resource;

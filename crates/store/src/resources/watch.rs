@@ -22,12 +22,11 @@ const PIECE: usize = 256;
 
 impl Resources {
     /// Watches objects of one kind, in one namespace or in all. Events come in order of revision
-    /// and begin strictly after `from`.
+    /// and begin strictly after `from`, which need not be there yet.
     ///
     /// # Errors
     ///
-    /// [`super::Error::Compacted`] when the log no longer reaches back to `from`,
-    /// [`super::Error::FutureRevision`] when nothing has that revision yet.
+    /// [`super::Error::Compacted`] when the log no longer reaches back to `from`.
     pub async fn watch(
         &self,
         resource: &GroupResource,
@@ -36,7 +35,7 @@ impl Resources {
     ) -> Result<Watch> {
         let mut state = self.shared.state.write();
         state.check_open()?;
-        state.covers(from)?;
+        state.reaches_back(from)?;
         Ok(Watch {
             shared: Arc::clone(&self.shared),
             database: Arc::clone(&self.database),

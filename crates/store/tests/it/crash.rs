@@ -9,7 +9,7 @@ use std::{
 
 use coracle_store::{
     Location, Store,
-    resources::{At, EventKind, Resources},
+    resources::{At, Error, EventKind, Resources},
 };
 
 use crate::samples::{body, pod, pods};
@@ -103,9 +103,12 @@ async fn log_and_memory_agree(resources: &Resources) {
         .list(&pods(), None, At::Latest, None, None)
         .await
         .unwrap();
-    let mut watch = resources.watch(&pods(), None, 1).await.unwrap();
+    let Err(Error::Compacted { oldest, .. }) = resources.watch(&pods(), None, 0).await else {
+        panic!("the log has a beginning");
+    };
+    let mut watch = resources.watch(&pods(), None, oldest).await.unwrap();
     let mut told = BTreeMap::new();
-    for revision in 2..=list.revision {
+    for revision in oldest + 1..=list.revision {
         let event = watch.next().await.unwrap().unwrap();
         assert_eq!(event.object.revision, revision);
         assert_ne!(event.kind, EventKind::Deleted);

@@ -1,7 +1,9 @@
 //! Objects: create, update, delete, list, compact.
 
+use std::pin::pin;
+
 use coracle_store::{
-    Store,
+    Location, Store,
     resources::{At, Error, GroupResource, Key},
 };
 use serde_json::{Value, json};
@@ -22,7 +24,9 @@ crate::conformance! {
     pages_of_a_list_show_one_moment,
     a_list_at_an_old_revision_shows_what_was,
     lists_from_before_a_compaction_are_refused,
-    a_revision_that_is_not_there_yet_is_refused,
+    a_list_at_a_revision_that_is_not_there_yet_is_refused,
+    a_revision_can_be_waited_for,
+    revisions_are_above_those_of_databases_that_were_there_before,
 }
 
 async fn an_object_is_read_back_with_its_revision(store: &Store) {
@@ -338,15 +342,36 @@ async fn lists_from_before_a_compaction_are_refused(store: &Store) {
     assert_eq!(next.revision, third.revision + 1, "revisions go on");
 }
 
-async fn a_revision_that_is_not_there_yet_is_refused(store: &Store) {
+async fn a_list_at_a_revision_that_is_not_there_yet_is_refused(store: &Store) {
     let latest = store.resources().revision().await.unwrap();
     let list = store
         .resources()
         .list(&pods(), None, At::Revision(latest + 1), None, None)
         .await;
     assert!(matches!(list, Err(Error::FutureRevision { .. })));
-    let watch = store.resources().watch(&pods(), None, latest + 1).await;
-    assert!(matches!(watch, Err(Error::FutureRevision { .. })));
+}
+
+async fn revisions_are_above_those_of_databases_that_were_there_before(store: &Store) {
+    let latest = store.resources().revision().await.unwrap();
+    // A thousand writes a second since 2026 began are no more.
+    assert!(latest > 1_767_225_600_000, "{latest}");
+    let watch = store.resources().watch(&pods(), None, latest - 1).await;
+    assert!(matches!(watch, Err(Error::Compacted { .. })));
+    let later = Store::open(Location::Memory).await.unwrap();
+    let first = later.resources().revision().await.unwrap();
+    assert!(first >= latest, "{first} {latest}");
+}
+
+async fn a_revision_can_be_waited_for(store: &Store) {
+    let resources = store.resources();
+    let latest = resources.revision().await.unwrap();
+    resources.reach(latest).await.unwrap();
+    let mut waiting = pin!(resources.reach(latest + 2));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    resources.create(pod("a", "x"), body(1)).await.unwrap();
+    assert!(futures::poll!(&mut waiting).is_pending());
+    resources.create(pod("a", "y"), body(1)).await.unwrap();
+    waiting.await.unwrap();
 }
 
 async fn names(store: &Store, namespace: Option<&str>, at: At) -> Vec<String> {

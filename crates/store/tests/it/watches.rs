@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Wake},
+    task::{Context, Wake, Waker},
 };
 
 use coracle_store::{
@@ -26,6 +26,7 @@ crate::conformance! {
     a_watch_that_lags_reads_the_log,
     a_watch_that_lags_behind_a_compaction_is_told,
     watches_from_before_a_compaction_are_refused,
+    a_watch_from_a_revision_that_is_not_there_yet_begins_after_it,
     a_watch_says_how_far_it_is,
     a_watch_may_be_abandoned_while_it_waits,
     a_write_that_is_abandoned_is_still_told,
@@ -200,6 +201,21 @@ async fn watches_from_before_a_compaction_are_refused(store: &Store) {
     assert_eq!(young.next().await.unwrap().unwrap().object, third);
 }
 
+async fn a_watch_from_a_revision_that_is_not_there_yet_begins_after_it(store: &Store) {
+    let resources = store.resources();
+    let latest = resources.revision().await.unwrap();
+    let mut watch = resources.watch(&pods(), None, latest + 2).await.unwrap();
+    let mut waker = Context::from_waker(Waker::noop());
+    for name in ["before", "at"] {
+        assert!(pin!(watch.next()).poll(&mut waker).is_pending());
+        assert_eq!(watch.revision(), latest + 2);
+        resources.create(pod("a", name), body(1)).await.unwrap();
+    }
+    assert!(pin!(watch.next()).poll(&mut waker).is_pending());
+    let after = resources.create(pod("a", "after"), body(1)).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().object, after);
+}
+
 async fn a_watch_says_how_far_it_is(store: &Store) {
     let resources = store.resources();
     let start = resources.revision().await.unwrap();
@@ -319,7 +335,8 @@ async fn a_watch_is_not_woken_by_another_kind(store: &Store) {
 
 async fn a_watch_ends_with_its_store(_: &Store) {
     let store = Store::open(Location::Memory).await.unwrap();
-    let mut watch = store.resources().watch(&pods(), None, 1).await.unwrap();
+    let now = store.resources().revision().await.unwrap();
+    let mut watch = store.resources().watch(&pods(), None, now).await.unwrap();
     let made = store.resources().create(pod("a", "x"), body(1)).await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().object, made);
     let closing = tokio::spawn(store.close());
