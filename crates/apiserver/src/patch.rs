@@ -4,7 +4,10 @@
 
 mod strategic;
 
+use std::ops::Range;
+
 use http::HeaderMap;
+use json_patch::{PatchOperation, jsonptr::Pointer};
 use serde_json::{Map, Value};
 
 use crate::{body, kinds::Kind, negotiate, object, status::Error, structure::builtin};
@@ -71,10 +74,7 @@ impl Patch {
     pub(crate) fn apply(&self, object: &Value) -> Result<Value, Error> {
         let mut patched = object.clone();
         match self {
-            Self::Json(patch) => {
-                json_patch::patch(&mut patched, patch)
-                    .map_err(|error| Error::PatchFailed(error.to_string()))?;
-            }
+            Self::Json(patch) => operate(&mut patched, patch)?,
             Self::Merge(patch, _) => merge(&mut patched, patch),
             Self::Strategic(patch, _, structure) => strategic::apply(&mut patched, patch, structure)?,
             Self::Apply(wanted, _) => return Ok(wanted.clone()),
@@ -86,6 +86,37 @@ impl Patch {
         }
         Ok(patched)
     }
+}
+
+/// Carries out a JSON patch. What is not there is null to a `test`, as in Kubernetes: clients find out
+/// so whether they are the first to write a field.
+fn operate(document: &mut Value, operations: &[PatchOperation]) -> Result<(), Error> {
+    let carry_out = |document: &mut Value, range: Range<usize>| {
+        json_patch::patch(document, &operations[range.clone()]).map_err(|mut error| {
+            error.operation += range.start;
+            Error::PatchFailed(error.to_string())
+        })
+    };
+    let mut done = 0;
+    for (at, operation) in operations.iter().enumerate() {
+        if let PatchOperation::Test(test) = operation
+            && test.value.is_null()
+        {
+            carry_out(document, done..at)?;
+            done = if is_absent(document, &test.path) {
+                at + 1
+            } else {
+                at
+            };
+        }
+    }
+    carry_out(document, done..operations.len())
+}
+
+/// Whether the path names a field that its object does not have.
+fn is_absent(document: &Value, path: &Pointer) -> bool {
+    let parent = path.parent().and_then(|parent| document.pointer(parent.as_str()));
+    parent.is_some_and(Value::is_object) && document.pointer(path.as_str()).is_none()
 }
 
 fn json(bytes: &[u8]) -> Result<Patch, Error> {
@@ -176,6 +207,38 @@ mod tests {
             Err(Error::PatchFailed(_))
         ));
         assert_eq!(patch.apply(&json!({"a": 2})).unwrap(), json!({}));
+    }
+
+    #[test]
+    fn a_json_patch_may_test_that_something_is_not_there() {
+        let check = |operations: Value, expected: Result<Value, &str>| {
+            let patched = parse(JSON, &operations).unwrap().apply(&json!({"a": {"b": 1}}));
+            match (patched, expected) {
+                (Err(Error::PatchFailed(why)), Err(said)) => assert!(why.contains(said), "{why}"),
+                (patched, expected) => assert_eq!(patched.unwrap(), expected.unwrap(), "{operations}"),
+            }
+        };
+        let test = |path: &str, value: Value| json!({"op": "test", "path": path, "value": value});
+        let add = json!({"op": "add", "path": "/a/c", "value": 2});
+        let both = json!({"a": {"b": 1, "c": 2}});
+        check(json!([test("/a/c", Value::Null), add]), Ok(both.clone()));
+        check(
+            json!([
+                test("/a/b", json!(1)),
+                test("/a/c", Value::Null),
+                add,
+                test("/a/c", json!(2))
+            ]),
+            Ok(both),
+        );
+        check(json!([add, test("/a/c", Value::Null)]), Err("operation '/1'"));
+        check(json!([test("/a/b", Value::Null), add]), Err("operation '/0'"));
+        check(json!([test("/a/c", json!(3)), add]), Err("operation '/0'"));
+        check(json!([test("/x/c", Value::Null)]), Err("operation '/0'"));
+        check(
+            json!([test("/a/c", Value::Null), test("/a/b", json!(2))]),
+            Err("operation '/1'"),
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod harness;
 mod identity;
 mod interleavings;
 mod kube_client;
+mod kube_runtime;
 mod listing;
 mod logs;
 mod reserving;
