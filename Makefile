@@ -17,7 +17,7 @@ BUILD += --locked
 NEXTEST_PROFILE := --profile ci
 endif
 
-.PHONY: help demo build test test-rust test-e2e check format bench bench-apiserver bench-lists conformance compatibility lock clean
+.PHONY: help demo build test test-rust test-e2e check format bench bench-apiserver bench-lists soak conformance compatibility lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench-apiserver: ## measure the Kubernetes API of a server of its own (ARGS="SEC
 	@cargo build --release --quiet -p coracle
 	@cargo build --release --quiet -p coracle-apiserver --example load
 	@ulimit -Sn "$$(ulimit -Hn)"; target/release/examples/load target/release/coracle $(ARGS)
+
+soak: build .venv/.ready ## kill the server, launchers and helpers at random while runs go on (ARGS="--kills 200 --seed N")
+	@$(PYTHON) e2e/soak.py $(ARGS)
 
 bench-lists: ## measure pages of lists of runs, with 200 000 of them (ARGS="RUNS ROUNDS")
 	@cargo run --release --quiet -p coracle-store --example list_runs -- $(ARGS)

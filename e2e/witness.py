@@ -36,6 +36,9 @@ class Witness:
             daemon_threads = True
             request_queue_size = 256
 
+            def handle_error(self, *_):
+                """Whoever asked may be killed before it is answered."""
+
         self._http = Listener(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
