@@ -1,5 +1,7 @@
 //! What the API answers to what, as tables: `wire/*.http`, a server of its own for each. The
-//! requests of a table are sent in order.
+//! requests of a table are sent in order. With CORACLE_TEST_KUBECONFIG they go to the cluster of that
+//! kubeconfig instead, but for those whose title begins with `[embedded]`: they hold only where no
+//! controllers, no node and no one else is.
 //!
 //! ```text
 //! # what this request shows
@@ -19,6 +21,8 @@
 //! is. After the arrow are the status code and the `reason`; `=` compares JSON, `~` looks for text,
 //! `!~` for its absence, and `header Name` stands for a header of the answer.
 
+mod cluster;
+
 use std::collections::HashMap;
 
 use axum::body::Body;
@@ -26,6 +30,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
+use self::cluster::Cluster;
 use crate::harness::Api;
 
 /// One request and what is to be answered.
@@ -33,6 +38,8 @@ use crate::harness::Api;
 struct Case {
     line: usize,
     title: String,
+    /// It is sent to no cluster.
+    is_embedded: bool,
     method: String,
     path: String,
     headers: Vec<(String, String)>,
@@ -43,11 +50,11 @@ struct Case {
 }
 
 /// What stands for what in every table.
-fn names() -> HashMap<String, String> {
-    let core = "/api/v1/namespaces/default";
+fn names(namespace: &str) -> HashMap<String, String> {
+    let core = format!("/api/v1/namespaces/{namespace}");
     let paths = [
         ("core", "/api/v1".to_owned()),
-        ("ns", "default".to_owned()),
+        ("ns", namespace.to_owned()),
         ("cm", format!("{core}/configmaps")),
         ("pods", format!("{core}/pods")),
         ("secrets", format!("{core}/secrets")),
@@ -56,15 +63,15 @@ fn names() -> HashMap<String, String> {
         ("events", format!("{core}/events")),
         (
             "widgets",
-            "/apis/example.com/v1/namespaces/default/widgets".to_owned(),
+            format!("/apis/example.com/v1/namespaces/{namespace}/widgets"),
         ),
         (
             "deploy",
-            "/apis/apps/v1/namespaces/default/deployments".to_owned(),
+            format!("/apis/apps/v1/namespaces/{namespace}/deployments"),
         ),
         (
             "leases",
-            "/apis/coordination.k8s.io/v1/namespaces/default/leases".to_owned(),
+            format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"),
         ),
     ];
     paths
@@ -86,6 +93,7 @@ fn parse(table: &str) -> Vec<Case> {
                 is_answer = false;
             }
             let case = cases.last_mut().unwrap();
+            case.is_embedded = title.starts_with("[embedded] ");
             case.title = title.to_owned();
             continue;
         }
@@ -218,31 +226,64 @@ fn problems(
     problems
 }
 
-async fn send(api: &Api, case: &Case, names: &HashMap<String, String>) -> (StatusCode, HeaderMap, Value) {
-    let path = expand(&case.path, names).replace(' ', "%20");
-    let mut request = Request::builder().method(case.method.as_str()).uri(path);
-    for (name, value) in &case.headers {
-        request = request.header(name, expand(value, names));
-    }
-    let body = expand(case.body.trim_end_matches('\n'), names);
-    let response = api.raw(request.body(Body::from(body)).unwrap()).await;
-    let (parts, body) = response.into_parts();
-    let bytes = body.collect().await.unwrap().to_bytes();
-    let answer = serde_json::from_slice(&bytes)
-        .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
-    (parts.status, parts.headers, answer)
+/// Where the requests go.
+enum End {
+    Embedded(Box<Api>),
+    Cluster(Cluster),
 }
 
-async fn check(file: &str, table: &str) {
-    let api = Api::new().await;
-    let mut names = names();
+impl End {
+    async fn of(table: &str) -> Self {
+        match Cluster::from_environment(table).await {
+            Some(cluster) => Self::Cluster(cluster),
+            None => Self::Embedded(Box::new(Api::new().await)),
+        }
+    }
+
+    fn namespace(&self) -> &str {
+        match self {
+            Self::Embedded(_) => "default",
+            Self::Cluster(cluster) => &cluster.namespace,
+        }
+    }
+
+    async fn send(&self, case: &Case, names: &HashMap<String, String>) -> (StatusCode, HeaderMap, Value) {
+        let path = expand(&case.path, names).replace(' ', "%20");
+        let mut request = Request::builder().method(case.method.as_str()).uri(path);
+        for (name, value) in &case.headers {
+            request = request.header(name, expand(value, names));
+        }
+        let body = expand(case.body.trim_end_matches('\n'), names);
+        let (code, headers, bytes) = match self {
+            Self::Embedded(api) => {
+                let response = api.raw(request.body(Body::from(body)).unwrap()).await;
+                let (parts, body) = response.into_parts();
+                let bytes = body.collect().await.unwrap().to_bytes();
+                (parts.status, parts.headers, bytes.into())
+            }
+            Self::Cluster(cluster) => cluster.send(request.body(body.into()).unwrap()).await,
+        };
+        let answer = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
+        (code, headers, answer)
+    }
+}
+
+async fn check(name: &str, table: &str) {
+    let end = End::of(name).await;
+    let mut names = names(end.namespace());
     let mut failures = Vec::new();
+    let mut sent = 0;
     for case in parse(table) {
-        let answer = send(&api, &case, &names).await;
+        if case.is_embedded && matches!(end, End::Cluster(_)) {
+            continue;
+        }
+        sent += 1;
+        let answer = end.send(&case, &names).await;
         let problems = problems(&case, &answer, &mut names);
         if !problems.is_empty() {
             failures.push(format!(
-                "{file}:{}: {}\n  {} {}\n  {}\n  {}",
+                "wire/{name}.http:{}: {}\n  {} {}\n  {}\n  {}",
                 case.line,
                 case.title,
                 case.method,
@@ -252,12 +293,16 @@ async fn check(file: &str, table: &str) {
             ));
         }
     }
+    if let End::Cluster(cluster) = end {
+        cluster.leave(table.contains("/customresourcedefinitions")).await;
+    }
     assert!(
         failures.is_empty(),
-        "{} failed:\n{}",
+        "{} of {sent} failed:\n{}",
         failures.len(),
         failures.join("\n\n")
     );
+    assert!(sent > 5, "the table is sent");
 }
 
 macro_rules! tables {
@@ -265,8 +310,7 @@ macro_rules! tables {
         $(
             #[tokio::test]
             async fn $name() {
-                let file = concat!("wire/", stringify!($name), ".http");
-                check(file, include_str!(concat!("wire/", stringify!($name), ".http"))).await;
+                check(stringify!($name), include_str!(concat!("wire/", stringify!($name), ".http"))).await;
             }
         )*
 
