@@ -99,6 +99,9 @@ def test_tasks_are_pods_of_the_cluster_and_artifacts_and_logs_stay_here(pair):
     assert data["uri"].startswith(str(pair.runs.data_dir / "artifacts"))
     assert runs.texts([data]) == ["across two servers"]
     assert not pair.nodes.get("/runs").get("runs")
+    pod = pair.nodes.kubectl("get", "pod", made, "-o", "json", "--show-managed-fields").stdout
+    fields = json.loads(pod)["metadata"]["managedFields"]
+    assert "coracle-pipelines" in {entry["manager"] for entry in fields}
 
 
 def test_a_log_is_read_while_its_task_is_at_work_on_the_cluster(pair, gate):

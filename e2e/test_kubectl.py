@@ -55,6 +55,26 @@ def test_a_pod_is_shown_whole_and_says_which_run_it_belongs_to(server, kubectl):
     assert pod["spec"]["nodeName"]
 
 
+def managers(kubectl, *what: str) -> dict[str, set[str]]:
+    """Who wrote something of an object, by subresource."""
+    shown = json.loads(kubectl("get", *what, "-o", "json", "--show-managed-fields").stdout)
+    found: dict[str, set[str]] = {}
+    for entry in shown["metadata"]["managedFields"]:
+        found.setdefault(entry.get("subresource", ""), set()).add(entry["manager"])
+    return found
+
+
+def test_the_parts_of_the_server_are_told_apart_by_what_they_write(server, kubectl):
+    run = runs.succeed(server, spoken)
+    wrote = managers(kubectl, "pod", pod_of(run, "say"))
+    assert "coracle-pipelines" in wrote[""] and wrote["status"] == {"coracle-node"}
+    kubectl("create", "deployment", "written", "--image=busybox", "--replicas=0")
+    kubectl("rollout", "status", "deployment/written", "--timeout=30s")
+    wrote = managers(kubectl, "deployment", "written")
+    assert wrote[""] >= {"kubectl-create"} and wrote["status"] == {"coracle-controllers"}
+    kubectl("delete", "deployment", "written")
+
+
 def test_pods_are_found_by_the_runs_label(server, kubectl):
     run = runs.succeed(server, spoken)
     runs.succeed(server, spoken)

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
+use http::HeaderValue;
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
     core::v1::Node,
@@ -18,7 +19,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-use crate::data_dir::InUse;
+use crate::{data_dir::InUse, server::PIPELINES};
 
 pub(crate) mod passage;
 
@@ -169,9 +170,13 @@ impl Cluster {
             context: self.context.clone(),
             ..KubeConfigOptions::default()
         };
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .map_err(unusable)?;
+        // What the cluster says of who made the Pods.
+        config
+            .headers
+            .push((http::header::USER_AGENT, HeaderValue::from_static(PIPELINES)));
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let namespace = self
             .namespace

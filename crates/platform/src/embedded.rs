@@ -10,6 +10,7 @@ use coracle_apiserver::identity::{Identity, User, audit};
 use coracle_controllers::{Controllers, clock::SystemClock};
 use coracle_store::Store;
 use futures::FutureExt as _;
+use http::{HeaderValue, header};
 use jiff::Timestamp;
 use kube::Client;
 use tokio::net::TcpListener;
@@ -20,9 +21,14 @@ use crate::{
     Config,
     data_dir::DataDir,
     pki::Pki,
-    server::{Error, Kubernetes, NAMESPACE},
+    server::{Error, Kubernetes, NAMESPACE, PIPELINES},
     tls,
 };
+
+/// How the controllers name themselves to the API.
+const CONTROLLERS: &str = concat!("coracle-controllers/", env!("CARGO_PKG_VERSION"));
+/// How the node does.
+const NODE: &str = concat!("coracle-node/", env!("CARGO_PKG_VERSION"));
 
 /// Makes API and node. They work as soon as the parts do.
 pub(crate) async fn start(
@@ -55,9 +61,10 @@ pub(crate) async fn start(
     coracle_apiserver::publish_api(store.resources(), &catalogue, &reserve, door_address)
         .await
         .map_err(Error::Bootstrap)?;
-    let (client, connect) = in_process_client("system:coracle");
-    let (node_client, connect_node) = in_process_client(&format!("system:node:{node_name}"));
-    let (controllers_client, connect_controllers) = in_process_client("system:kube-controller-manager");
+    let (client, connect) = in_process_client("system:coracle", PIPELINES);
+    let (node_client, connect_node) = in_process_client(&format!("system:node:{node_name}"), NODE);
+    let (controllers_client, connect_controllers) =
+        in_process_client("system:kube-controller-manager", CONTROLLERS);
     let node = coracle_node::Node::new(coracle_node::Options {
         client: node_client,
         data_dir: data_dir.path().to_owned(),
@@ -132,14 +139,17 @@ async fn door(pki: &Pki, port: u16) -> Result<TcpListener, Error> {
 }
 
 /// A client of an API that is given afterwards: the API needs the node, and the node a client. The
-/// API knows it as the part of the system that is named.
-fn in_process_client(name: &str) -> (Client, impl FnOnce(Router) + use<>) {
+/// API knows it as the part of the system that is named, and writes down the agent's name, up to its
+/// `/`, as the manager of what it writes.
+fn in_process_client(name: &str, agent: &'static str) -> (Client, impl FnOnce(Router) + use<>) {
     let user = User::system(name);
     let cell: Arc<OnceLock<Router>> = Arc::default();
     let served = Arc::clone(&cell);
     let service = service_fn(move |request: http::Request<kube::client::Body>| {
         let router = served.get().cloned().unwrap_or_default();
         let mut request = request.map(Body::new);
+        let agent = HeaderValue::from_static(agent);
+        request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
         request.extensions_mut().insert(user.clone());
         router.oneshot(request)
     });

@@ -29,6 +29,8 @@ use crate::{
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How the engine names itself to the Kubernetes API, which writes down who manages which field.
+pub(crate) const PIPELINES: &str = concat!("coracle-pipelines/", env!("CARGO_PKG_VERSION"));
 /// The namespace of whatever names none.
 pub(crate) const NAMESPACE: &str = "default";
 
