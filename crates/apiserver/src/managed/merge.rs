@@ -421,11 +421,14 @@ pub(crate) fn remove(value: &Value, places: &Set, structure: &Structure<'_>) -> 
             for (name, value) in map {
                 let step = Step::field(name);
                 if !places.has(&step) {
-                    let value = match places.below(&step) {
+                    let left = match places.below(&step) {
                         Some(below) => remove(value, below, &structure.field(name)),
                         None => value.clone(),
                     };
-                    kept.insert(name.clone(), value);
+                    // What was emptied went, and whoever had it has it no more.
+                    if !left.is_null() || value.is_null() {
+                        kept.insert(name.clone(), left);
+                    }
                 }
             }
             if kept.is_empty() {
@@ -551,7 +554,7 @@ mod tests {
         }));
         assert_eq!(
             remove(&object, &places.unwrap(), &pod()),
-            json!({"metadata": {"labels": null}, "spec": {"containers": [{"name": "d"}]}})
+            json!({"spec": {"containers": [{"name": "d"}]}})
         );
     }
 

@@ -287,3 +287,17 @@ proptest! {
         prop_assert_eq!(Set::from_json(&places.to_json()), Some(places));
     }
 }
+
+#[test]
+fn whoever_made_a_list_has_it_no_more_once_it_was_emptied() {
+    let containers = |names: &[u8]| names.iter().map(|name| (Part::Container(*name), 0)).collect();
+    let mut real = Real {
+        object: json!({}),
+        entries: Vec::new(),
+    };
+    real.update(0, &containers(&[1]));
+    assert!(real.apply(2, &containers(&[0]), false));
+    real.update(0, &containers(&[0]));
+    assert!(real.apply(2, &Parts::new(), false));
+    assert!(real.apply(0, &containers(&[0]), false), "nobody contests it");
+}
