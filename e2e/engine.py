@@ -116,6 +116,8 @@ class Engine:
             self.ask("DELETE", f"/containers/{container['Id']}?force=1&v=1")
         if self.process:
             self.pause()
+            # Podman's own mount would keep the folder from being removed.
+            subprocess.run(["umount", self.folder / "root" / "overlay"], capture_output=True)
         self.registry.stop()
         self.private.stop()
 
