@@ -82,8 +82,7 @@ impl Job {
             .environments
             .meaning(image)
             .map_err(|problem| failure(problem.reason, problem.message))?;
-        let place = place::place(runtime, image, &meaning);
-        if place == Place::Nowhere {
+        place::place(runtime, image, &meaning).ok_or_else(|| {
             let why = match asked {
                 Some(_) => format!("the Pod's annotation `{}` asks for a process", labels::RUNTIME),
                 None => format!(
@@ -91,9 +90,8 @@ impl Job {
                     Runtime::Process
                 ),
             };
-            return Err(self.nowhere(&why));
-        }
-        Ok(place)
+            self.nowhere(&why)
+        })
     }
 
     pub(super) fn nowhere(&self, why: &str) -> NotStarted {
@@ -207,13 +205,16 @@ impl Job {
             };
             self.warn("Failed", message.clone());
             self.warn("Failed", format!("Error: {reason}"));
-            self.wait_for(seen, reason.into(), message.clone());
             if reason == Reason::ErrImagePull {
-                // Everybody has seen why before the pause is what is seen.
-                tokio::task::yield_now().await;
-                self.normal("BackOff", format!("Back-off pulling image \"{name}\""));
-                let message = format!("Back-off pulling image \"{name}\": {reason}: {message}");
-                self.wait_for(seen, Reason::ImagePullBackOff.into(), message);
+                let pause = format!("Back-off pulling image \"{name}\"");
+                self.normal("BackOff", pause.clone());
+                self.wait_for(
+                    seen,
+                    Reason::ImagePullBackOff.into(),
+                    format!("{pause}: {reason}: {message}"),
+                );
+            } else {
+                self.wait_for(seen, reason.into(), message);
             }
             self.pause(pause).await?;
             pause = (pause * 2).min(LONGEST_PULL_PAUSE);

@@ -219,7 +219,7 @@ impl Job {
             return Err(NotStarted::Stopped);
         }
         match self.place()? {
-            Place::Here | Place::Nowhere => {}
+            Place::Here => {}
             place => return self.begin_in_engine(place, dir, seen).await,
         }
         let spec = self.specify(dir, seen).await?;

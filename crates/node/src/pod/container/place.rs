@@ -14,8 +14,6 @@ pub(super) enum Place {
     Engine,
     /// In the engine, because no environment of this machine does for it.
     EngineOrNowhere,
-    /// Nowhere: only the engine could, and it is not to be used.
-    Nowhere,
 }
 
 /// The runtime that a Pod asks for, if it does.
@@ -28,16 +26,17 @@ pub(super) fn asked(annotation: Option<&str>) -> Result<Option<Runtime>, String>
     }
 }
 
-/// Where a container of `image` runs, which means `meaning` on this machine.
-pub(super) fn place(runtime: Runtime, image: &str, meaning: &Environment) -> Place {
+/// Where a container of `image` runs, which means `meaning` on this machine. `None` if only the engine could run it, and
+/// is not to be used.
+pub(super) fn place(runtime: Runtime, image: &str, meaning: &Environment) -> Option<Place> {
     let name = image.split(['@', ':']).next().unwrap_or(image);
     let is_container = matches!(meaning, Environment::Container | Environment::Refused { .. });
     match runtime {
-        Runtime::Container if name == HOST || name.is_empty() => Place::Here,
-        Runtime::Container => Place::Engine,
-        _ if !is_container => Place::Here,
-        Runtime::Auto => Place::EngineOrNowhere,
-        Runtime::Process => Place::Nowhere,
+        Runtime::Container if name == HOST || name.is_empty() => Some(Place::Here),
+        Runtime::Container => Some(Place::Engine),
+        _ if !is_container => Some(Place::Here),
+        Runtime::Auto => Some(Place::EngineOrNowhere),
+        Runtime::Process => None,
     }
 }
 
@@ -49,13 +48,13 @@ mod tests {
     fn an_engine_runs_what_this_machine_has_no_environment_for_and_what_it_is_told_to() {
         let (host, container) = (Environment::Host, Environment::Container);
         for (runtime, image, meaning, expected) in [
-            (Runtime::Auto, "busybox", &host, Place::Here),
-            (Runtime::Auto, "nginx:1", &container, Place::EngineOrNowhere),
-            (Runtime::Process, "busybox", &host, Place::Here),
-            (Runtime::Process, "nginx:1", &container, Place::Nowhere),
-            (Runtime::Container, "busybox", &host, Place::Engine),
-            (Runtime::Container, "nginx:1", &container, Place::Engine),
-            (Runtime::Container, "coracle/host:1", &host, Place::Here),
+            (Runtime::Auto, "busybox", &host, Some(Place::Here)),
+            (Runtime::Auto, "nginx:1", &container, Some(Place::EngineOrNowhere)),
+            (Runtime::Process, "busybox", &host, Some(Place::Here)),
+            (Runtime::Process, "nginx:1", &container, None),
+            (Runtime::Container, "busybox", &host, Some(Place::Engine)),
+            (Runtime::Container, "nginx:1", &container, Some(Place::Engine)),
+            (Runtime::Container, "coracle/host:1", &host, Some(Place::Here)),
         ] {
             assert_eq!(place(runtime, image, meaning), expected, "{runtime:?} {image}");
         }
