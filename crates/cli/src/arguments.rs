@@ -6,6 +6,7 @@ use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::{
     commands::{
+        backup::{Backup, Restore},
         cache::Cache,
         debug::Debug as DebugTask,
         gc::Gc,
@@ -89,6 +90,10 @@ pub(crate) enum Command {
     Cache(Cache),
     /// Delete artifacts that nothing needs any more
     Gc(Gc),
+    /// Write everything that a data directory holds to a file, while the server goes on
+    Backup(Backup),
+    /// Make a data directory out of a backup
+    Restore(Restore),
     /// Write a kubeconfig: how kubectl and other Kubernetes clients reach the server
     Kubeconfig(Kubeconfig),
     /// Run kubectl against the server

@@ -4,6 +4,7 @@
 //! engine. Stop is the reverse. A start that fails says one clear sentence and leaves everything
 //! as it was. Whether the Kubernetes API is embedded or a cluster is decided here and nowhere else.
 //!
+//! - [`backup`]: a data directory as one file, and back
 //! - [`cluster`]: a cluster in the place of the embedded API and the node
 //! - [`config`]: what can be chosen
 //! - [`data_dir`]: the data directory: made, locked, described
@@ -13,6 +14,7 @@
 //! - [`pki`], [`tls`]: the keys of the server, and its door for Pods
 //! - [`server`]: start, serve, stop
 
+pub mod backup;
 pub mod cluster;
 pub mod config;
 pub mod data_dir;

@@ -14,10 +14,12 @@ pub mod database;
 mod open;
 pub mod records;
 pub mod resources;
+mod snapshot;
 
 use std::{path::PathBuf, sync::Arc};
 
 pub use open::OpenError;
+pub use snapshot::{relocate, snapshot};
 
 use self::{database::Database, records::Records, resources::Resources};
 

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+pub(crate) mod backup;
 pub(crate) mod cache;
 pub(crate) mod debug;
 mod describe;
@@ -50,6 +51,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Delete(options) => put_away::delete(options, &client()?)?,
         Command::Cache(options) => return cache::cache(options, &client()?, format),
         Command::Gc(options) => return gc::gc(options, &client()?, format),
+        Command::Backup(options) => backup::backup(options, &data_dir(global)?)?,
+        Command::Restore(options) => backup::restore(options, &data_dir(global)?)?,
         Command::Kubeconfig(options) => kubeconfig::kubeconfig(options, global)?,
         Command::Kubectl(options) => kubeconfig::kubectl(options, global)?,
         Command::Doctor => return doctor::doctor(global),

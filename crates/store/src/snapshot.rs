@@ -1,0 +1,75 @@
+//! Copies of a database, and what is to be changed in one that lies elsewhere than it was made for.
+
+use std::{fs::File, path::Path, time::Duration};
+
+use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
+
+use crate::database;
+
+/// How long another process may keep the database from being read.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A copy of the database in the file `from` as the file `to`, which must not exist: everything that was acknowledged
+/// before the call, and of each write all or nothing. A server may be at work on `from`, here or in another process.
+///
+/// # Errors
+/// When `from` is no database that can be read, or `to` cannot be written.
+pub async fn snapshot(from: &Path, to: &Path) -> Result<(), database::Error> {
+    let mut connection = options(from).connect().await?;
+    let copied = sqlx::query("VACUUM INTO ?1")
+        .bind(to.to_string_lossy().into_owned())
+        .execute(&mut connection)
+        .await;
+    connection.close().await?;
+    copied?;
+    let to = to.to_owned();
+    let synced = tokio::task::spawn_blocking(move || File::open(to)?.sync_all()).await;
+    let synced = synced.map_err(std::io::Error::other).flatten();
+    synced.map_err(|error| sqlx::Error::Io(error).into())
+}
+
+/// Says in the database in `file`, on which nobody is at work, that the artifacts below the folder `old` are below the
+/// folder `new`. Neither ends with a slash.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn relocate(file: &Path, old: &str, new: &str) -> Result<(), database::Error> {
+    let mut connection = options(file).connect().await?;
+    let mut transaction = connection.begin().await?;
+    for (table, column) in [("artifacts", "uri"), ("attempts", "log_uri")] {
+        let statement = format!(
+            "UPDATE {table} SET {column} = ?2 || substr({column}, length(?1) + 1) \
+             WHERE substr({column}, 1, length(?1) + 1) = ?1 || '/'"
+        );
+        let statement = sqlx::AssertSqlSafe(statement);
+        sqlx::query(statement)
+            .bind(old)
+            .bind(new)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    // JSON, in which a path follows a quotation mark.
+    for (table, column) in [("attempts", "launch"), ("reports", "report")] {
+        let statement = format!(
+            "UPDATE {table} SET {column} = replace({column}, '\"' || ?1 || '/', '\"' || ?2 || '/') \
+             WHERE instr({column}, '\"' || ?1 || '/') > 0"
+        );
+        let statement = sqlx::AssertSqlSafe(statement);
+        sqlx::query(statement)
+            .bind(old)
+            .bind(new)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    connection.close().await?;
+    Ok(())
+}
+
+fn options(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(false)
+        .busy_timeout(PATIENCE)
+        .disable_statement_logging()
+}
