@@ -383,14 +383,24 @@ mod tests {
                 "--retain-size",
                 "1024",
                 "--audit-log",
-                "writes"
+                "writes",
+                "--runtime",
+                "auto"
             ]
         );
         let again = parse(&format!("up {}", words.join(" "))).expect("valid");
         assert_eq!(limits(&again), words);
         assert_eq!(
-            limits(&parse("up --no-cache --audit-log off --kubeconfig /k").expect("valid")),
-            ["--audit-log", "off", "--kubeconfig", "/k", "--no-cache"]
+            limits(&parse("up --no-cache --runtime process --kubeconfig /k").expect("valid")),
+            [
+                "--audit-log",
+                "writes",
+                "--runtime",
+                "process",
+                "--kubeconfig",
+                "/k",
+                "--no-cache"
+            ]
         );
         assert!(parse("up --context c").is_err());
         assert!(parse("up --no-cache --cache-ttl 1d").is_err());
