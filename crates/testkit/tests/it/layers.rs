@@ -65,7 +65,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("cel", &["api"]),
     ("chrono", &["apiserver"]),
     ("clap", &["cli"]),
-    ("flate2", &["apiserver", "gateway", "node"]),
+    ("flate2", &["apiserver", "gateway", "node", "platform"]),
     ("json-patch", &["apiserver"]),
     (
         "kube",
@@ -87,7 +87,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rust-embed", &["webui"]),
     ("rustls", &["platform"]),
     ("sqlx", &["store"]),
-    ("tar", &["gateway"]),
+    ("tar", &["gateway", "platform"]),
     ("tracing-subscriber", &["cli", "platform"]),
     ("ureq", &["artifacts", "cli", "gateway", "launcher"]),
     ("utoipa", &["gateway"]),

@@ -1,6 +1,6 @@
-//! What the node tells the sandbox helper, as `spec.json` in the [run's folder](RunDir).
+//! What the node tells the sandbox helper, as `spec.json` in the [run's folder].
 //!
-//! [RunDir]: crate::runtime::run_dir::RunDir
+//! [run's folder]: crate::runtime::run_dir::RunDir
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
