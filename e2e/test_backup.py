@@ -11,9 +11,11 @@ from server import run_cli
 
 
 @dsl.container_component
-def keep(text: str, file: dsl.Output[dsl.Artifact]):
-    script = 'echo "$0"; mkdir -p "$(dirname "$1")"; echo "$0" > "$1"'
-    return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["sh", "-c"], args=[script, text, file.path])
+def keep(text: str, seconds: str, file: dsl.Output[dsl.Artifact]):
+    script = 'echo "$0"; sleep "$1"; mkdir -p "$(dirname "$2")"; echo "$0" > "$2"'
+    return dsl.ContainerSpec(
+        image=runs.SHELL_IMAGE, command=["sh", "-c"], args=[script, text, seconds, file.path]
+    )
 
 
 @dsl.container_component
@@ -22,13 +24,13 @@ def read(file: dsl.Input[dsl.Artifact]):
 
 
 @dsl.pipeline
-def kept(text: str = "a thing to keep"):
-    read(file=keep(text=text).outputs["file"])
+def kept(text: str = "a thing to keep", seconds: str = "0"):
+    read(file=keep(text=text, seconds=seconds).outputs["file"])
 
 
-def restored(new_server, backup, folder):
+def restored(new_server, backup, folder, **options):
     run_cli("restore", backup, "--data-dir", folder, check=True)
-    return new_server(folder).start()
+    return new_server(folder, **options).start()
 
 
 @pytest.mark.parametrize("name", ["all.tar", "all.tar.gz"])
@@ -56,14 +58,14 @@ def test_a_backup_of_a_live_server_holds_everything(new_server, tmp_path, name):
     assert again.state == "SUCCEEDED", again.describe()
 
 
-def test_backups_while_runs_go_on_are_whole(new_server, tmp_path):
+def test_what_ran_when_a_backup_was_made_runs_again(new_server, tmp_path):
     server = new_server().start()
     over = threading.Event()
 
     def work():
         number = 0
         while not over.is_set():
-            runs.succeed(server, kept, text=f"run {number}")
+            runs.succeed(server, kept, text=f"run {number}", seconds="0.4")
             number += 1
 
     worker = threading.Thread(target=work)
@@ -76,7 +78,9 @@ def test_backups_while_runs_go_on_are_whole(new_server, tmp_path):
         worker.join()
     server.stop()
     for number in range(3):
-        other = restored(new_server, tmp_path / f"{number}.tar", tmp_path / f"restored-{number}")
+        folder = tmp_path / f"restored-{number}"
+        # Launchers know the address of their server.
+        other = restored(new_server, tmp_path / f"{number}.tar", folder, port=server.port)
         for found in other.client.list_runs(page_size=100).runs or []:
             run = runs.finish(other, found.run_id)
             assert run.state == "SUCCEEDED", run.describe()

@@ -32,7 +32,7 @@ pub(crate) struct Backup {
   ssh elsewhere 'cat coracle.tar' | coracle restore - --data-dir ~/restored
 
 The data directory must be empty or not there. Tasks that ran when the backup was made run again on the same
-machine; on another one, terminate their runs.")]
+machine at the same port; elsewhere, terminate their runs.")]
 pub(crate) struct Restore {
     /// The backup; `-` for stdin
     #[arg(value_name = "FILE")]
