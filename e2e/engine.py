@@ -93,7 +93,7 @@ class Engine:
         self._log = (self.folder / "podman.log").open("ab")
         self.process = subprocess.Popen(
             [*self._podman, "system", "service", "--time=0", f"unix://{self.socket}"],
-            stdout=self._log, stderr=self._log, env=self._variables,
+            stdout=self._log, stderr=self._log, env=self._variables, cwd=self.folder,
         )  # fmt: skip
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
