@@ -9,6 +9,15 @@ use crate::database;
 /// How long another process may keep the database from being read.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Everywhere that the place of an artifact is written: alone, or in JSON, where it follows a quotation mark.
+const RELOCATIONS: [&str; 4] = [
+    "UPDATE artifacts SET uri = ?2 || substr(uri, length(?1) + 1) WHERE substr(uri, 1, length(?1) + 1) = ?1 || '/'",
+    "UPDATE attempts SET log_uri = ?2 || substr(log_uri, length(?1) + 1) \
+     WHERE substr(log_uri, 1, length(?1) + 1) = ?1 || '/'",
+    "UPDATE attempts SET launch = replace(launch, '\"' || ?1 || '/', '\"' || ?2 || '/')",
+    "UPDATE reports SET report = replace(report, '\"' || ?1 || '/', '\"' || ?2 || '/')",
+];
+
 /// A copy of the database in the file `from` as the file `to`, which must not exist: everything that was acknowledged
 /// before the call, and of each write all or nothing. A server may be at work on `from`, here or in another process.
 ///
@@ -36,30 +45,9 @@ pub async fn snapshot(from: &Path, to: &Path) -> Result<(), database::Error> {
 pub async fn relocate(file: &Path, old: &str, new: &str) -> Result<(), database::Error> {
     let mut connection = options(file).connect().await?;
     let mut transaction = connection.begin().await?;
-    for (table, column) in [("artifacts", "uri"), ("attempts", "log_uri")] {
-        let statement = format!(
-            "UPDATE {table} SET {column} = ?2 || substr({column}, length(?1) + 1) \
-             WHERE substr({column}, 1, length(?1) + 1) = ?1 || '/'"
-        );
-        let statement = sqlx::AssertSqlSafe(statement);
-        sqlx::query(statement)
-            .bind(old)
-            .bind(new)
-            .execute(&mut *transaction)
-            .await?;
-    }
-    // JSON, in which a path follows a quotation mark.
-    for (table, column) in [("attempts", "launch"), ("reports", "report")] {
-        let statement = format!(
-            "UPDATE {table} SET {column} = replace({column}, '\"' || ?1 || '/', '\"' || ?2 || '/') \
-             WHERE instr({column}, '\"' || ?1 || '/') > 0"
-        );
-        let statement = sqlx::AssertSqlSafe(statement);
-        sqlx::query(statement)
-            .bind(old)
-            .bind(new)
-            .execute(&mut *transaction)
-            .await?;
+    for statement in RELOCATIONS {
+        let moved = sqlx::query(statement).bind(old).bind(new);
+        moved.execute(&mut *transaction).await?;
     }
     transaction.commit().await?;
     connection.close().await?;

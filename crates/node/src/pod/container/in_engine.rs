@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{
-    Job, NotStarted, failure,
+    Job, NotStarted, Stop, failure,
     place::{self, Place},
 };
 use crate::{
@@ -165,11 +165,11 @@ impl Job {
         let name = self.wanted.image.clone().unwrap_or_default();
         let policy = Policy::of(self.wanted.image_pull_policy.as_deref(), &name);
         let mut pause = FIRST_PULL_PAUSE;
+        let mut stop = self.stop.clone();
         loop {
-            let credentials = self.credentials(&name).await;
             let (told, mut news) = mpsc::unbounded_channel();
             let outcome = {
-                let mut getting = pin!(engine.image(&name, policy, credentials, move |news| {
+                let mut getting = pin!(engine.image(&name, policy, self.credentials(&name), move |news| {
                     let _ = told.send(news);
                 }));
                 loop {
@@ -177,7 +177,7 @@ impl Job {
                         biased;
                         Some(news) = news.recv() => self.tell_of_image(&name, news, seen),
                         outcome = &mut getting => break outcome,
-                        () = self.stopped() => return Err(NotStarted::Stopped),
+                        _ = stop.wait_for(|stop| *stop != Stop::No) => return Err(NotStarted::Stopped),
                     }
                 }
             };

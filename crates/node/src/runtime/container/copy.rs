@@ -182,6 +182,10 @@ impl Known {
                 ..Self::default()
             };
         }
+        if self.time != Some(time) {
+            // Engines may tell two streams' lines a little out of order.
+            return;
+        }
         match (tag, stream) {
             ("F", "stdout") => self.stdout += 1,
             ("F", _) => self.stderr += 1,
@@ -236,6 +240,19 @@ mod tests {
             }
         }
         std::fs::read_to_string(dir.log()).unwrap()
+    }
+
+    #[test]
+    fn what_is_there_is_counted_at_its_last_time_only() {
+        let mut known = Known::default();
+        for record in [
+            "2026-01-01T00:00:02Z stdout F two",
+            "2026-01-01T00:00:01Z stdout F late",
+            "2026-01-01T00:00:02Z stderr P part",
+        ] {
+            known.count(record.as_bytes());
+        }
+        assert_eq!((known.stdout, known.stderr), (1, 0));
     }
 
     fn err(text: &str) -> LogOutput {

@@ -106,12 +106,13 @@ pub(crate) fn with_tag(image: &str) -> String {
 }
 
 impl Engine {
-    /// The image, pulled if `policy` says so. What happens is told to `tell`.
+    /// The image, pulled if `policy` says so, as whoever `credentials` finds out to be then. What happens is told to
+    /// `tell`.
     pub(crate) async fn image(
         &self,
         image: &str,
         policy: Policy,
-        credentials: Option<DockerCredentials>,
+        credentials: impl Future<Output = Option<DockerCredentials>>,
         tell: impl Fn(News) + Sync,
     ) -> Result<Image, Refusal> {
         let reference = with_tag(image);
@@ -128,7 +129,7 @@ impl Engine {
         }
         tell(News::Pulling);
         let begun = Instant::now();
-        self.pull(&reference, credentials, &tell).await?;
+        self.pull(&reference, credentials.await, &tell).await?;
         let found = self.inspect(&reference).await?;
         let found = found.ok_or_else(|| Refusal::Pull("the engine pulled it and has it not".to_owned()))?;
         tell(News::Pulled(begun.elapsed()));

@@ -149,6 +149,9 @@ pub(crate) async fn adopt(dir: &RunDir) -> Found {
         !matches!(state.status, None | Some(CREATED | EMPTY))
     });
     if !has_begun && let Err(error) = engine.docker.start_container(&id, None).await {
+        if status(&error).is_none() {
+            return Found::Unknown(said(&error));
+        }
         tracing::warn!(
             error = said(&error),
             container = claim.name,
