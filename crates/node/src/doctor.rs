@@ -1,6 +1,6 @@
 //! What this machine gives to Pods, and what it lacks: the checks behind `coracle doctor`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     environments::{
@@ -89,7 +89,9 @@ pub async fn checks(binary: &Path, data_dir: &Path) -> Vec<Check> {
             [gpu, rest @ ..] => Check::ok("gpu", format!("{} × {}", rest.len() + 1, gpu.name)),
         });
     }
-    checks.push(match Engines::new(None).engine().await {
+    // As `coracle up` takes it.
+    let socket = std::env::var_os("CORACLE_CONTAINER_SOCKET").map(PathBuf::from);
+    checks.push(match Engines::new(socket).engine().await {
         Ok(engine) => Check::ok(
             "containers",
             format!(

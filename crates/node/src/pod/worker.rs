@@ -222,10 +222,9 @@ fn lay_out(
         allocatable: &context.allocatable,
     };
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let memory = context.memory_dir(uid);
     let places = Places {
         pod: &context.pod_dir(uid),
-        memory: Some(&memory),
+        memory: &context.memory_dir(uid),
         claims: &context.data_dir.join("volumes"),
         host_paths: &context.host_paths,
         hidden: &context.data_dir,

@@ -60,8 +60,8 @@ pub(crate) enum Error {
 pub(crate) struct Places<'a> {
     /// The Pod's own folder.
     pub(crate) pod: &'a Path,
-    /// The Pod's own folder in memory, if it may have one.
-    pub(crate) memory: Option<&'a Path>,
+    /// The Pod's own folder in memory, on a machine that has such a thing.
+    pub(crate) memory: &'a Path,
     /// Claims, by namespace and name.
     pub(crate) claims: &'a Path,
     /// What `hostPath` volumes may show for writing.
@@ -172,11 +172,14 @@ fn one(
             .map(|limit| limit.0.parse::<Quantity>())
             .transpose()
             .map_err(|error| refused(format!("has a limit that is no amount: {error}")))?;
-        let (folder, medium) = match (in_memory, places.memory) {
-            (false, _) => (own.clone(), Medium::Folder),
-            (true, _) if is_of_one_run(pod) => (own.clone(), Medium::Own),
-            (true, Some(memory)) if is_made(memory) => (memory.join(&volume.name), Medium::Folder),
-            (true, _) => (own.clone(), Medium::DiskInstead),
+        let (folder, medium) = if !in_memory {
+            (own.clone(), Medium::Folder)
+        } else if is_of_one_run(pod) {
+            (own.clone(), Medium::Own)
+        } else if is_made(places.memory) {
+            (places.memory.join(&volume.name), Medium::Folder)
+        } else {
+            (own.clone(), Medium::DiskInstead)
         };
         let files = Files {
             volume: &volume.name,
@@ -488,7 +491,7 @@ mod tests {
             let allowed = [self.folder.path().canonicalize().unwrap().join("allowed")];
             let places = Places {
                 pod: &pod,
-                memory: Some(&self.folder.path().join("memory")),
+                memory: &self.folder.path().join("memory"),
                 claims: &claims,
                 host_paths: &allowed,
                 hidden: &self.folder.path().canonicalize().unwrap().join("server"),
