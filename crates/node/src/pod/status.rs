@@ -181,8 +181,20 @@ pub(crate) fn status(observed: &Observed, previous: Option<&PodStatus>, now: Tim
     }
 }
 
-/// As kubelet's `getPhase`.
+/// As kubelet's `getPhase`; and, as its `mergePodStatus` has it, nothing has ended while a container runs: a sidecar is
+/// told to end when the others have, and may have last words.
 fn phase(observed: &Observed) -> &'static str {
+    match outcome(observed) {
+        "Succeeded" | "Failed" if observed.init.iter().any(is_running) => {
+            let has_begun = observed.containers.iter().any(has_ended);
+            if has_begun { "Running" } else { "Pending" }
+        }
+        phase => phase,
+    }
+}
+
+/// The phase without a look at what still runs before the containers.
+fn outcome(observed: &Observed) -> &'static str {
     let restarts = |container: &Container, is_init: bool| match &container.state {
         State::Terminated(end) => {
             !observed.is_stopping
@@ -208,7 +220,7 @@ fn phase(observed: &Observed) -> &'static str {
         "Failed"
     } else if !init.all(has_succeeded) || waiting > waiting_again {
         let is_ending = observed.is_stopping || observed.ended.is_some();
-        if is_ending && running == 0 && !observed.init.iter().any(is_running) {
+        if is_ending && running == 0 {
             "Failed"
         } else {
             "Pending"
@@ -484,11 +496,12 @@ mod tests {
     }
 
     #[test]
-    fn a_sidecars_end_is_not_the_pods() {
+    fn a_sidecars_end_is_awaited_and_says_nothing() {
         for (sidecar, containers, expected) in [
             ("wait", "wait", "Pending"),
             ("run", "run", "Running"),
-            ("run", "0", "Succeeded"),
+            ("run", "0", "Running"),
+            ("run", "1", "Running"),
             ("143", "0", "Succeeded"),
             ("143", "1", "Failed"),
         ] {
