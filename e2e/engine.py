@@ -117,7 +117,7 @@ class Engine:
         if self.process:
             self.pause()
             # Podman's own mount would keep the folder from being removed.
-            subprocess.run(["umount", self.folder / "root" / "overlay"], capture_output=True)
+            subprocess.run(["umount", "--lazy", self.folder / "root" / "overlay"], capture_output=True)
         self.registry.stop()
         self.private.stop()
 
