@@ -18,6 +18,11 @@ pub const RUNTIME: &str = "coracle.dev/runtime";
 /// Environment variable that the node sets when it prepared exactly the environment that
 /// [`PYTHON_REQUIREMENTS`] asks for: the launcher then leaves the pip preamble out.
 pub const REQUIREMENTS_MET_ENV: &str = "CORACLE_PYTHON_REQUIREMENTS_MET";
+/// Annotation on a Pod: the name of its container whose launcher can hand its command to a Python process that has
+/// imported the KFP executor already.
+pub const PYTHON_WORKER: &str = "coracle.dev/python-worker";
+/// Environment variable that is set in such a container if its standard input leads to that process.
+pub const PYTHON_WORKER_ENV: &str = "CORACLE_PYTHON_WORKER";
 /// Environment variable with the server's URL, for the launcher.
 pub const SERVER_ENV: &str = "CORACLE_LAUNCH_SERVER";
 /// Environment variable with the launcher's token: it admits to one attempt of one task.

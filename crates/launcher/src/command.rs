@@ -1,11 +1,11 @@
 //! Starting the command, its streams, signals on the way, its end.
 
 use std::{
-    ffi::OsStr,
-    io::{self, ErrorKind, Read},
+    ffi::{OsStr, OsString},
+    io::{self, ErrorKind, PipeReader, PipeWriter, Read},
     os::unix::process::CommandExt,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::Arc,
     thread,
     time::Duration,
@@ -22,7 +22,17 @@ use crate::{
     signals::{Event, Events},
 };
 
-/// Runs a command line in a process group of its own until its first process ends.
+/// A command that was started, in a process group of its own.
+pub(crate) struct Process {
+    /// The group's number is that of its first process.
+    pub(crate) group: Pid,
+    /// What it writes.
+    pub(crate) streams: [(Stream, Box<dyn Read + Send>); 2],
+    /// Waits for its end.
+    pub(crate) wait: Box<dyn FnOnce() -> io::Result<ExitStatus> + Send>,
+}
+
+/// Runs a command line until its first process ends.
 ///
 /// What that process leaves running ends with it, as it would in a container.
 pub(crate) fn run(
@@ -31,55 +41,82 @@ pub(crate) fn run(
     log: &Arc<Log>,
     events: &mut Events,
 ) -> Result<ExitStatus, Failure> {
+    follow(spawn(argv, variables)?, log, events)
+}
+
+/// Sees a process through to its end.
+pub(crate) fn follow(process: Process, log: &Arc<Log>, events: &mut Events) -> Result<ExitStatus, Failure> {
+    let Process {
+        group,
+        streams,
+        wait: end,
+    } = process;
+    watch(streams, log, events)
+        .and_then(|streams| wait(end, group, streams, log, events))
+        .map_err(|error| Failure {
+            reason: Reason::InternalError,
+            message: format!("lost sight of the command after starting it: {error}"),
+        })
+}
+
+/// What a command finds in its environment, besides `variables`.
+pub(crate) fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    const OURS: [&str; 4] = [
+        labels::SERVER_ENV,
+        labels::TOKEN_ENV,
+        labels::REQUIREMENTS_MET_ENV,
+        labels::PYTHON_WORKER_ENV,
+    ];
+    const UNBUFFERED: &str = "PYTHONUNBUFFERED";
+    // Output goes into a pipe here, where Python would otherwise hold it back in blocks.
+    let unbuffered = std::env::var_os(UNBUFFERED)
+        .is_none()
+        .then(|| (UNBUFFERED.into(), "1".into()));
+    std::env::vars_os()
+        .filter(|(name, _)| !OURS.iter().any(|ours| name == ours))
+        .chain(unbuffered)
+}
+
+fn spawn(argv: &[String], variables: &[(&str, String)]) -> Result<Process, Failure> {
     let (program, args) = argv.split_first().ok_or_else(|| Failure {
         reason: Reason::NotSupported,
         message:
             "the component has neither command nor args, and an image's own entrypoint is not known here"
                 .to_owned(),
     })?;
+    let (out, stdout) = pipe()?;
+    let (err, stderr) = pipe()?;
     let mut command = Command::new(program);
     command
         .args(args)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(stdout)
+        .stderr(stderr)
         .process_group(0)
+        .env_clear()
+        .envs(environment())
         .envs(variables.iter().map(|(name, value)| (name, value)));
-    for ours in [
-        labels::SERVER_ENV,
-        labels::TOKEN_ENV,
-        labels::REQUIREMENTS_MET_ENV,
-    ] {
-        command.env_remove(ours);
-    }
-    // Output goes into a pipe here, where Python would otherwise hold it back in blocks.
-    if std::env::var_os("PYTHONUNBUFFERED").is_none() {
-        command.env("PYTHONUNBUFFERED", "1");
-    }
     let mut child = command
         .spawn()
         .map_err(|error| not_started(program, args, &error))?;
-    // The group's number is that of its first process; both fit the system's own type.
-    let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-    watch(&mut child, log, events)
-        .and_then(|streams| wait(child, group, streams, log, events))
-        .map_err(|error| Failure {
-            reason: Reason::InternalError,
-            message: format!("lost sight of `{program}` after starting it: {error}"),
-        })
+    Ok(Process {
+        // Both fit the system's own type.
+        group: Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)),
+        streams: [(Stream::Out, Box::new(out)), (Stream::Err, Box::new(err))],
+        wait: Box::new(move || child.wait()),
+    })
+}
+
+/// One of a command's streams: our end, and its own.
+pub(crate) fn pipe() -> Result<(PipeReader, PipeWriter), Failure> {
+    io::pipe().map_err(|error| Failure {
+        reason: Reason::InternalError,
+        message: format!("cannot make a pipe for the command's output: {error}"),
+    })
 }
 
 /// Follows the streams, each on a thread of its own. Returns how many there are.
-fn watch(child: &mut Child, log: &Arc<Log>, events: &Events) -> io::Result<usize> {
-    let out = child
-        .stdout
-        .take()
-        .map(|out| (Stream::Out, Box::new(out) as Box<dyn Read + Send>));
-    let err = child
-        .stderr
-        .take()
-        .map(|err| (Stream::Err, Box::new(err) as Box<dyn Read + Send>));
-    let streams: Vec<_> = out.into_iter().chain(err).collect();
+fn watch(streams: [(Stream, Box<dyn Read + Send>); 2], log: &Arc<Log>, events: &Events) -> io::Result<usize> {
     let count = streams.len();
     for (stream, mut reader) in streams {
         let (log, sender) = (Arc::clone(log), events.sender());
@@ -101,7 +138,7 @@ fn watch(child: &mut Child, log: &Arc<Log>, events: &Events) -> io::Result<usize
 
 /// Waits for the command's end and for the last of its output, passing signals on meanwhile.
 fn wait(
-    mut child: Child,
+    end: Box<dyn FnOnce() -> io::Result<ExitStatus> + Send>,
     group: Pid,
     mut streams: usize,
     log: &Log,
@@ -113,7 +150,7 @@ fn wait(
     }
     let sender = events.sender();
     thread::Builder::new().name("wait".to_owned()).spawn(move || {
-        let _ = sender.send(Event::Ended(child.wait()));
+        let _ = sender.send(Event::Ended(end()));
     })?;
     let status = loop {
         match events.next(None) {

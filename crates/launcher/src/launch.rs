@@ -14,6 +14,7 @@ use std::{
 
 use coracle_api::{
     ir::{
+        lightweight,
         placeholder::{self, Scope},
         preamble,
     },
@@ -33,7 +34,7 @@ use crate::{
     outputs,
     server::{self, Server, persist},
     signals::Events,
-    workspace,
+    warm, workspace,
 };
 
 /// How long a server may be away: long enough to be upgraded in.
@@ -149,13 +150,16 @@ fn perform(spec: &Spec, log: &Arc<Log>, events: &mut Events) -> Report {
     collect(spec, &prepared.input, started, outcome, events)
 }
 
-/// Runs the command, however long its arguments are.
+/// Runs the command, however long its arguments are; a Python component perhaps without it.
 fn run_command(
     mut argv: Vec<String>,
     prepared: &Prepared,
     log: &Arc<Log>,
     events: &mut Events,
 ) -> Result<ExitStatus, Failure> {
+    if let Some(process) = lightweight::parse(&argv).and_then(warm::start) {
+        return command::follow(process, log, events);
+    }
     let output_file = Path::new(&prepared.input.outputs.output_file);
     let folder = output_file.parent().unwrap_or_else(|| Path::new(""));
     let shortened = arguments::shorten(&mut argv, folder).map_err(|error| Failure {

@@ -10,6 +10,7 @@
 //! - `inputs`: what must be in place before the command starts
 //! - `arguments`: those that are too long for the system
 //! - `command`: starting the command, its streams, signals, its end
+//! - `warm`: a Python component without a command
 //! - `log`: one copy of the output for whoever watches, one that is kept
 //! - `outputs`: what the command left behind
 //! - `boundary`: what of that is the task's own
@@ -28,4 +29,5 @@ mod server;
 mod signals;
 mod transfers;
 mod values;
+mod warm;
 mod workspace;

@@ -9,6 +9,7 @@
 //! schedule            which Pods fit, in which order, and what to say about those that do not
 //! pod                 one worker per Pod: volumes, environment, containers, status
 //! environments        from an image's name to what is on this machine; cached Python environments
+//! warm                Python processes that have imported what tasks will
 //! runtime             processes in sandboxes, and containers of images through Docker or Podman
 //! network             Pods' addresses and names, and Services
 //! logs, kubelet       the kubelet's own API: container logs
@@ -34,6 +35,7 @@ mod readiness;
 mod registration;
 mod runtime;
 mod schedule;
+mod warm;
 
 pub use environments::environment;
 pub use node::{Error, Isolation, Node, Options, Runtime};

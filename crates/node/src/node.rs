@@ -39,6 +39,7 @@ use crate::{
         },
     },
     schedule::placement,
+    warm::Workers,
 };
 
 /// How Pods are kept apart from this machine.
@@ -126,6 +127,7 @@ pub struct Node {
     host_paths: Vec<PathBuf>,
     max_pods: Option<u32>,
     log_bytes: u64,
+    warm: bool,
 }
 
 impl Node {
@@ -137,7 +139,7 @@ impl Node {
         let mut options = options;
         make_private(&options.data_dir)?;
         options.data_dir = resolve(&options.data_dir)?;
-        for name in ["pods", "environments", "volumes"] {
+        for name in ["pods", "environments", "volumes", "workers"] {
             make_private(&options.data_dir.join(name))?;
         }
         for path in &mut options.writable {
@@ -153,6 +155,7 @@ impl Node {
             host_paths: Vec::new(),
             max_pods: None,
             log_bytes: LOG_BYTES,
+            warm: true,
         })
     }
 
@@ -199,6 +202,13 @@ impl Node {
         self
     }
 
+    /// Sets whether Python components may run in processes that have imported what they need. Default: they may.
+    #[must_use]
+    pub const fn with_warm_python(mut self, warm: bool) -> Self {
+        self.warm = warm;
+        self
+    }
+
     /// The kubelet's API: `GET /containerLogs/{namespace}/{pod}/{container}`.
     pub fn kubelet(&self) -> axum::Router {
         kubelet::router(self.options.client.clone(), pods(&self.options.data_dir))
@@ -217,6 +227,7 @@ impl Node {
             host_paths,
             max_pods,
             log_bytes,
+            warm,
         } = self;
         let (name, client) = (options.name.clone(), options.client.clone());
         let data_dir = options.data_dir.clone();
@@ -244,6 +255,7 @@ impl Node {
         if let Err(error) = &moving {
             tracing::warn!(%error, "Pods share this machine's ports: see `coracle doctor`");
         }
+        let workers = options.data_dir.join("workers");
         let (table, known) = watch::channel(None);
         let names = Arc::new(Names::new(known.clone()));
         let context = Arc::new(Context {
@@ -265,6 +277,7 @@ impl Node {
             moves_servers: moving.is_ok(),
             cgroups,
             environments,
+            workers: Workers::new(warm.then_some(workers), machine.memory()),
             events: recorder,
             gpus,
             allocatable: machine.capacity.clone(),

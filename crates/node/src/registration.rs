@@ -59,6 +59,15 @@ impl Machine {
         }
     }
 
+    /// Bytes of memory; 0 if nobody can tell.
+    pub(crate) fn memory(&self) -> u64 {
+        let amount = self.capacity.get("memory");
+        let amount = amount.and_then(|amount| amount.0.parse::<Amount>().ok());
+        amount
+            .and_then(|amount| u64::try_from(amount.units()).ok())
+            .unwrap_or(0)
+    }
+
     /// The same for the scheduler.
     pub(crate) fn amounts(&self) -> Amounts {
         let amounts = self.capacity.iter();

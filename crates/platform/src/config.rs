@@ -31,6 +31,8 @@ pub struct Config {
     pub retention: Retention,
     /// What runs the containers of Pods.
     pub runtime: Runtime,
+    /// Whether Python components may run in processes that have imported what they need.
+    pub warm_python: bool,
     /// Where the container engine listens; absent for where it usually does.
     pub container_socket: Option<PathBuf>,
     /// Folders of this machine that Pods may write to as hostPath volumes.
@@ -68,6 +70,7 @@ impl Config {
                 size: None,
             },
             runtime: Runtime::Auto,
+            warm_python: true,
             container_socket: None,
             host_paths: Vec::new(),
             cluster: None,

@@ -76,6 +76,7 @@ pub(crate) async fn start(
     })
     .map_err(Error::Node)?
     .with_runtime(config.runtime)
+    .with_warm_python(config.warm_python)
     .with_host_paths(config.host_paths.clone());
     let node = match &config.container_socket {
         Some(socket) => node.with_engine(socket.clone()),

@@ -10,10 +10,12 @@
 //! - [`condition`]: CEL, in conditions and selectors
 //! - [`placeholder`]: `{{$...}}`, `IfPresent`, `Concat`
 //! - [`platform`]: the Kubernetes part that may come with a pipeline
+//! - [`lightweight`]: the command line of lightweight Python components
 //! - [`preamble`]: the pip preamble of lightweight Python components
 
 pub mod condition;
 pub mod document;
+pub mod lightweight;
 pub mod placeholder;
 pub mod platform;
 pub mod preamble;

@@ -73,6 +73,9 @@ pub(crate) struct Up {
     /// only one of them
     #[arg(long, env = "CORACLE_RUNTIME", value_name = "auto|process|container", default_value_t = Runtime::Auto)]
     pub(crate) runtime: Runtime,
+    /// Start Python for every task anew, instead of from a process that has imported what it needs
+    #[arg(long, env = "CORACLE_NO_WARM_PYTHON")]
+    pub(crate) no_warm_python: bool,
     /// Socket of Docker or Podman [default: of DOCKER_HOST, CONTAINER_HOST, or where they usually are]
     #[arg(long, env = "CORACLE_CONTAINER_SOCKET", value_name = "FILE")]
     pub(crate) container_socket: Option<PathBuf>,
@@ -154,6 +157,7 @@ fn serve(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
     };
     config.audit = options.audit_log.mode();
     config.runtime = options.runtime;
+    config.warm_python = !options.no_warm_python;
     config.container_socket.clone_from(&options.container_socket);
     config.host_paths.clone_from(&options.host_path);
     config.cluster = options.kubeconfig.as_ref().map(|kubeconfig| Cluster {
@@ -302,6 +306,9 @@ fn limits(options: &Up) -> Vec<String> {
         .filter_map(|(name, value)| Some([name.to_owned(), value?]))
         .flatten()
         .collect();
+    if options.no_warm_python {
+        words.push("--no-warm-python".to_owned());
+    }
     if options.no_cache {
         words.push("--no-cache".to_owned());
     }
@@ -391,7 +398,9 @@ mod tests {
         let again = parse(&format!("up {}", words.join(" "))).expect("valid");
         assert_eq!(limits(&again), words);
         assert_eq!(
-            limits(&parse("up --no-cache --runtime process --kubeconfig /k").expect("valid")),
+            limits(
+                &parse("up --no-cache --no-warm-python --runtime process --kubeconfig /k").expect("valid")
+            ),
             [
                 "--audit-log",
                 "writes",
@@ -399,6 +408,7 @@ mod tests {
                 "process",
                 "--kubeconfig",
                 "/k",
+                "--no-warm-python",
                 "--no-cache"
             ]
         );

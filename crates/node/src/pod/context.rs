@@ -16,6 +16,7 @@ use crate::{
         container::engine::Engines,
         process::{cgroup::Cgroups, spec::Mode},
     },
+    warm::Workers,
 };
 
 /// The address of this machine.
@@ -45,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) moves_servers: bool,
     pub(crate) cgroups: Cgroups,
     pub(crate) environments: Environments,
+    pub(crate) workers: Workers,
     pub(crate) events: Recorder,
     pub(crate) gpus: Gpus,
     pub(crate) allocatable: BTreeMap<String, Quantity>,

@@ -10,7 +10,9 @@ use std::{
 
 use coracle_api::{
     id::{RunId, TaskId},
-    ir::{ComponentSpec, ContainerSpec, ParameterSource, TaskConfigField, placeholder, preamble},
+    ir::{
+        ComponentSpec, ContainerSpec, ParameterSource, TaskConfigField, lightweight, placeholder, preamble,
+    },
     labels,
     launch::{ArtifactList, Failure, Spec, WorkspaceImport},
     reason::Reason,
@@ -30,6 +32,8 @@ mod launch;
 mod resources;
 mod task_config;
 
+/// The container that runs the task.
+const MAIN: &str = "main";
 /// How long a task that is asked to stop may take before it is killed.
 const GRACE_SECONDS: u32 = 10;
 
@@ -175,7 +179,7 @@ pub fn build(order: &Order<'_>, settings: &Settings) -> Result<Built, Failure> {
     }
     let (volumes, mounts) = volumes.of_pod(on_pod(TaskConfigField::KubernetesVolumes));
     let mut main = json!({
-        "name": "main",
+        "name": MAIN,
         "image": image,
         "command": [settings.launcher, "launch"],
         "env": env,
@@ -271,9 +275,16 @@ fn metadata(order: &Order<'_>, settings: &Settings, pod_name: &str, kubernetes: 
         labels.insert(labels::SERVER.to_owned(), cluster.server_id.clone());
     }
     let mut annotations = kubernetes.metadata.annotations.clone();
-    if let Some(preamble) = preamble::parse(&order.container.command, &order.container.args) {
+    let ContainerSpec { command, args, .. } = order.container;
+    let preamble = preamble::parse(command, args);
+    if let Some(preamble) = &preamble {
         let requirements = json!(preamble.requirements).to_string();
         annotations.insert(labels::PYTHON_REQUIREMENTS.to_owned(), requirements);
+    }
+    // The command line that is left.
+    let argv = preamble.map_or_else(|| [&command[..], &args[..]].concat(), |preamble| preamble.rest);
+    if lightweight::parse(&argv).is_some() {
+        annotations.insert(labels::PYTHON_WORKER.to_owned(), MAIN.to_owned());
     }
     json!({"name": pod_name, "namespace": order.namespace, "labels": labels, "annotations": annotations})
 }

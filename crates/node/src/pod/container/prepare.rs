@@ -7,7 +7,7 @@ use std::{
 
 use coracle_api::{
     ir::preamble::Requirements,
-    labels::{PYTHON_REQUIREMENTS, REQUIREMENTS_MET_ENV},
+    labels::{PYTHON_REQUIREMENTS, PYTHON_WORKER, REQUIREMENTS_MET_ENV, SERVER_ENV, TOKEN_ENV},
     quantity::Quantity,
     reason::{Reason, chain},
 };
@@ -35,6 +35,7 @@ use crate::{
         cgroup::Limits,
         spec::{HOME, Spec},
     },
+    warm,
 };
 
 /// Where clients in a Pod find their token.
@@ -118,9 +119,9 @@ impl Job {
         );
         let is_on_host = is_on_host(&self.pod);
         let address = context.address(&self.pod);
-        let mut base = self.base(dir, python.as_deref(), &gpus);
-        base.extend(variables(&self.pod, &context.names.table()));
-        let env = self.variables(base, &setup)?;
+        let base = self.base(dir, python.as_deref(), &gpus);
+        let services = variables(&self.pod, &context.names.table());
+        let env = self.variables(base.iter().cloned().chain(services).collect(), &setup)?;
         let variable = |name: &str| {
             env.iter()
                 .find(|(other, _)| other == name)
@@ -144,6 +145,13 @@ impl Job {
             None => self.home(dir),
         };
         let cgroups = self.cgroups(seen.restarts)?;
+        let python_worker = python
+            .filter(|_| run_as.is_none() && self.may_have_worker(&base, &env))
+            .and_then(|plan| {
+                context
+                    .workers
+                    .offer(&plan, base, self.is_bare() || !gpus.is_empty())
+            });
         Ok(Spec {
             run_dir: dir.path().to_path_buf(),
             mode: context.mode,
@@ -162,8 +170,28 @@ impl Job {
             stdin: self.wanted.stdin == Some(true),
             stdin_once: self.wanted.stdin_once == Some(true),
             tty: self.wanted.tty == Some(true),
+            python_worker,
             log_bytes: context.log_bytes,
         })
+    }
+
+    /// Whether its command may become a copy of a Python process that was started with `base`.
+    fn may_have_worker(&self, base: &[(String, String)], env: &[(String, String)]) -> bool {
+        let annotations = self.pod.metadata.annotations.as_ref();
+        let named = annotations.and_then(|annotations| annotations.get(PYTHON_WORKER));
+        // Without them, what a Pod installs lies elsewhere for each.
+        self.context.mode.has_overlay()
+            && named.is_some_and(|name| *name == self.wanted.name)
+            && self.wanted.stdin != Some(true)
+            && self.wanted.tty != Some(true)
+            && warm::starts_alike(base, env)
+    }
+
+    /// Whether it has variables of its own, which a library may read when it is imported.
+    fn is_bare(&self) -> bool {
+        let mut own = self.wanted.env.iter().flatten();
+        own.any(|variable| ![SERVER_ENV, TOKEN_ENV].contains(&variable.name.as_str()))
+            || self.wanted.env_from.iter().flatten().next().is_some()
     }
 
     /// The container's variables, after those of `base`.

@@ -9,7 +9,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use crate::runtime::run_dir::{Failure, RunDir};
@@ -69,13 +69,16 @@ const LONGEST: usize = 256 * 1024;
 /// The most descriptors that go along with one.
 const DESCRIPTORS: usize = 4;
 
-/// The socket's path by way of its folder: a socket's own path must be short.
-fn address(dir: &RunDir) -> io::Result<(File, SocketAddrUnix)> {
-    let folder = File::open(dir.path())?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}/control", folder.as_raw_fd()));
+/// A socket's path by way of its folder: a socket's own path must be short. It holds as long as the folder is open.
+pub(crate) fn address(folder: &Path, name: &str) -> io::Result<(File, SocketAddrUnix)> {
+    let folder = File::open(folder)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()));
     let address = SocketAddrUnix::new(&path)?;
     Ok((folder, address))
 }
+
+/// The socket in a run's directory.
+const NAME: &str = "control";
 
 fn socket(flags: SocketFlags) -> io::Result<OwnedFd> {
     let flags = flags | SocketFlags::CLOEXEC;
@@ -85,7 +88,7 @@ fn socket(flags: SocketFlags) -> io::Result<OwnedFd> {
 /// Listens in a run's directory.
 pub(crate) fn listen(dir: &RunDir) -> io::Result<OwnedFd> {
     let socket = socket(SocketFlags::NONBLOCK)?;
-    let (_folder, address) = address(dir)?;
+    let (_folder, address) = address(dir.path(), NAME)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, 64)?;
     Ok(socket)
@@ -94,7 +97,7 @@ pub(crate) fn listen(dir: &RunDir) -> io::Result<OwnedFd> {
 /// Reaches the helper that listens in a run's directory.
 pub(crate) fn connect(dir: &RunDir) -> io::Result<OwnedFd> {
     let socket = socket(SocketFlags::empty())?;
-    let (_folder, address) = address(dir)?;
+    let (_folder, address) = address(dir.path(), NAME)?;
     rustix::net::connect(&socket, &address)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     Ok(socket)

@@ -5,6 +5,7 @@
 //! (see [`super::mediate`]) may let every call go on as it is, and does so with most.
 
 use std::{
+    fmt::Write as _,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, FromRawFd, OwnedFd},
@@ -14,6 +15,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, send, sendmsg,
 };
+use serde::Serialize;
 
 /// What the kernel calls this machine's processor (`AUDIT_ARCH_…`).
 const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
@@ -31,6 +33,45 @@ const SHORTEST: u32 = size_of::<libc::sockaddr_in>() as u32;
 /// The usual length of a Unix socket's address, which is nobody's business here.
 const UNIX: u32 = size_of::<libc::sockaddr_un>() as u32;
 
+/// How a filter is set, best first. Speculation is left as it is: the filter guards nothing. Signals wait while a call
+/// is being answered (Linux 5.19 and later), so that no call is made twice.
+const FLAGS: [libc::c_ulong; 2] = {
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    [flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, flags]
+};
+
+/// The filter, for a process that puts it over itself and hands it over as [`hand_over`] does.
+#[derive(Debug, Serialize)]
+pub(crate) struct Described {
+    /// The number of the system call that sets it.
+    call: libc::c_long,
+    /// As [`FLAGS`].
+    flags: [libc::c_ulong; 2],
+    /// The instructions as they lie in memory, in hexadecimal.
+    program: String,
+}
+
+/// The filter described; `None` for a processor without one.
+pub(crate) fn describe() -> Option<Described> {
+    let mut text = String::new();
+    for step in program(ARCHITECTURE?) {
+        let code = step.code.to_ne_bytes();
+        let bytes = code
+            .into_iter()
+            .chain([step.jt, step.jf])
+            .chain(step.k.to_ne_bytes());
+        for byte in bytes {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+    }
+    Some(Described {
+        call: libc::SYS_seccomp,
+        flags: FLAGS,
+        program: text,
+    })
+}
+
 /// Puts the filter over the calling thread and all that it will start, and gives what says which calls were made.
 /// That must be answered from now on: until somebody does, such calls wait.
 fn install() -> io::Result<OwnedFd> {
@@ -38,10 +79,7 @@ fn install() -> io::Result<OwnedFd> {
         return Err(io::ErrorKind::Unsupported.into());
     };
     let mut program = program(architecture);
-    // Speculation is left as it is: the filter guards nothing. Signals wait while a call is being answered (Linux
-    // 5.19 and later), so that no call is made twice.
-    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-    let best = flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let [best, flags] = FLAGS;
     let with = |program: &mut [libc::sock_filter]| match apply(program, best) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => apply(program, flags),
         applied => applied,

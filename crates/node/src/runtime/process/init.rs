@@ -9,7 +9,10 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use coracle_api::reason::{Reason, chain};
+use coracle_api::{
+    labels::PYTHON_WORKER_ENV,
+    reason::{Reason, chain},
+};
 use nix::{
     fcntl::OFlag,
     sched::{CloneFlags, unshare},
@@ -21,12 +24,14 @@ use nix::{
     },
     unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid},
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    CapabilitySet, LinkNameSpaceType, move_into_link_name_space, remove_capability_from_bounding_set,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
     control::{self, Answer},
-    exec, filter, mounts, shim,
+    exec, filter, mounts, place, shim,
     spec::Spec,
 };
 use crate::runtime::run_dir::Failure;
@@ -115,10 +120,19 @@ fn tell(report: &mut fs::File, what: &Report) {
 
 /// Makes the sandbox and starts the command in it. What the command's own process could not do comes back through
 /// a pipe that closes when it becomes the command.
-fn start(spec: &Spec, stdio: Stdio, mediation: Option<OwnedFd>) -> Result<Option<Pid>, Failure> {
+fn start(spec: &Spec, mut stdio: Stdio, mediation: Option<OwnedFd>) -> Result<Option<Pid>, Failure> {
+    let mut has_worker = false;
+    // While its socket can be seen; it gets ready meanwhile.
+    let worker = spec.python_worker.as_deref().and_then(place::reach);
     prepare(spec)?;
     if spec.command.is_empty() {
         return Ok(None);
+    }
+    if let (Some(worker), Stdio::Files { stdin, .. }) = (worker, &mut stdio)
+        && place::tell(&worker, spec, mediation.as_ref().map(AsFd::as_fd)).is_ok()
+    {
+        *stdin = Some(worker);
+        has_worker = true;
     }
     let (failed, failed_inside) = pipe2(OFlag::O_CLOEXEC)
         .map_err(|errno| not_ready(format!("cannot make a pipe: {}", errno.desc())))?;
@@ -133,7 +147,11 @@ fn start(spec: &Spec, stdio: Stdio, mediation: Option<OwnedFd>) -> Result<Option
             serde_json::from_slice(&text).map_or(Ok(Some(child)), Err)
         }
         Ok(ForkResult::Child) => {
-            let failure = command(spec, stdio, Who::Anew, mediation.as_ref().map(AsFd::as_fd));
+            let mut spec = spec.clone();
+            if has_worker {
+                spec.env.push((PYTHON_WORKER_ENV.to_owned(), "1".to_owned()));
+            }
+            let failure = command(&spec, stdio, Who::Anew, mediation.as_ref().map(AsFd::as_fd));
             if let Ok(text) = serde_json::to_vec(&failure) {
                 let _ = fs::File::from(failed_inside).write_all(&text);
             }
@@ -191,23 +209,27 @@ pub(crate) fn not_ready(message: String) -> Failure {
 
 /// What a container engine leaves to root in a container, without the right to make device nodes: there is no
 /// device control group behind it here.
-pub(crate) fn drop_capabilities() {
-    use rustix::thread::{CapabilitySet as C, remove_capability_from_bounding_set};
+pub(crate) const fn kept_capabilities() -> CapabilitySet {
+    use CapabilitySet as C;
+    C::CHOWN
+        .union(C::DAC_OVERRIDE)
+        .union(C::FOWNER)
+        .union(C::FSETID)
+        .union(C::KILL)
+        .union(C::SETGID)
+        .union(C::SETUID)
+        .union(C::SETPCAP)
+        .union(C::NET_BIND_SERVICE)
+        .union(C::NET_RAW)
+        .union(C::SYS_CHROOT)
+        .union(C::SETFCAP)
+        .union(C::AUDIT_WRITE)
+}
 
-    let kept = C::CHOWN
-        | C::DAC_OVERRIDE
-        | C::FOWNER
-        | C::FSETID
-        | C::KILL
-        | C::SETGID
-        | C::SETUID
-        | C::SETPCAP
-        | C::NET_BIND_SERVICE
-        | C::NET_RAW
-        | C::SYS_CHROOT
-        | C::SETFCAP
-        | C::AUDIT_WRITE;
-    for capability in C::all().difference(kept).iter() {
+/// Gives up the rest, for every program that is started from here.
+pub(crate) fn drop_capabilities() {
+    let given_up = CapabilitySet::all().difference(kept_capabilities());
+    for capability in given_up.iter() {
         // Without the right to give up rights there are none to give up.
         let _ = remove_capability_from_bounding_set(capability);
     }

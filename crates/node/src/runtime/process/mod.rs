@@ -20,6 +20,7 @@ pub(crate) mod launch;
 pub(crate) mod mediate;
 pub(crate) mod mountinfo;
 pub(crate) mod mounts;
+pub(crate) mod place;
 pub(crate) mod probe;
 pub(crate) mod session;
 pub(crate) mod shim;

@@ -95,6 +95,7 @@ pub(crate) async fn attempt(binary: &Path, pods: &Path, mode: Mode) -> Result<()
         stdin: false,
         stdin_once: false,
         tty: false,
+        python_worker: None,
         log_bytes: LOG_BYTES,
     };
     let result = match launch::start(binary, spec).await {

@@ -92,6 +92,9 @@ pub(crate) struct Spec {
     /// Whether the command has a terminal.
     #[serde(default)]
     pub(crate) tty: bool,
+    /// The socket of a Python process that the command may become a copy of; see [`crate::warm`].
+    #[serde(default)]
+    pub(crate) python_worker: Option<PathBuf>,
     /// How large one file of its log may get.
     #[serde(default = "default_log_bytes")]
     pub(crate) log_bytes: u64,

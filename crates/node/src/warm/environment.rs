@@ -1,0 +1,183 @@
+//! The workers of one environment, from its first task until it has had none for a while.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    LastUse,
+    imports::Imports,
+    process::{self, Said, Worker},
+};
+
+/// How long workers wait for a task before they end.
+const IDLE: Duration = Duration::from_mins(10);
+/// How long no task may have begun before a full worker is prepared: that takes as long as the imports.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// Where workers run.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Their sockets, what they learned, and what they write.
+    pub(super) folder: PathBuf,
+    pub(super) python: PathBuf,
+    /// Their variables, all of them.
+    pub(super) env: Vec<(String, String)>,
+    /// Bytes that a worker may have after its imports.
+    pub(super) memory: u64,
+}
+
+/// An environment with workers.
+#[derive(Debug)]
+pub(super) struct Environment {
+    sockets: Arc<Mutex<Sockets>>,
+    used: Arc<LastUse>,
+    tending: AbortHandle,
+}
+
+#[derive(Debug, Default)]
+struct Sockets {
+    bare: Option<PathBuf>,
+    full: Option<PathBuf>,
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        self.tending.abort();
+    }
+}
+
+impl Environment {
+    /// Starts its bare worker. `None` if that cannot be.
+    pub(super) fn begin(place: Place) -> Option<Arc<Self>> {
+        let bare = process::prepare(&place).and_then(|()| Worker::start(&place, "bare", []));
+        let bare = bare
+            .inspect_err(
+                |error| tracing::debug!(%error, python = %place.python.display(), "no Python worker"),
+            )
+            .ok()?;
+        let sockets = Arc::new(Mutex::new(Sockets {
+            bare: Some(bare.socket().to_path_buf()),
+            full: None,
+        }));
+        let used = Arc::new(LastUse::now());
+        let tending = Tending {
+            imports: Imports::read(place.folder.join("imports.json")),
+            place,
+            sockets: Arc::clone(&sockets),
+            used: Arc::clone(&used),
+            full: None,
+            coming: None,
+            number: 0,
+        };
+        Some(Arc::new(Self {
+            sockets,
+            used,
+            tending: tokio::spawn(tending.run(bare)).abort_handle(),
+        }))
+    }
+
+    /// The socket of the worker that suits a task best.
+    pub(super) fn offer(&self, bare: bool) -> Option<PathBuf> {
+        self.used.renew();
+        let sockets = self.sockets.lock();
+        let full = sockets.full.as_ref().filter(|_| !bare);
+        full.or(sockets.bare.as_ref()).cloned()
+    }
+
+    pub(super) fn last_used(&self) -> Instant {
+        self.used.get()
+    }
+
+    /// Whether its workers have ended, and others may be started. Not so where there can be none.
+    pub(super) fn is_over(&self) -> bool {
+        self.tending.is_finished() && self.sockets.lock().bare.is_some()
+    }
+}
+
+/// Sees the workers of an environment through.
+struct Tending {
+    place: Place,
+    imports: Imports,
+    sockets: Arc<Mutex<Sockets>>,
+    used: Arc<LastUse>,
+    full: Option<Worker>,
+    /// The next full one, while it imports.
+    coming: Option<Worker>,
+    /// Of the next full one.
+    number: u64,
+}
+
+impl Tending {
+    async fn run(mut self, mut bare: Worker) {
+        // What was learned by an earlier server is wanted as soon as there is a task.
+        let mut is_news = !self.imports.wanted.is_empty();
+        loop {
+            let used = self.used.get();
+            let prepare_at = (is_news && self.coming.is_none()).then(|| used + QUIET);
+            tokio::select! {
+                said = bare.next() => match said {
+                    Some(Said::Imports(names)) => is_news |= self.imports.learn(names),
+                    Some(Said::Ready(_)) => {}
+                    Some(Said::Refused { why, .. }) => {
+                        tracing::debug!(why, python = %self.place.python.display(), "no Python worker");
+                        *self.sockets.lock() = Sockets::default();
+                        return;
+                    }
+                    None => return,
+                },
+                said = next(&mut self.full) => match said {
+                    Some(Said::Imports(names)) => is_news |= self.imports.learn(names),
+                    Some(Said::Ready(_) | Said::Refused { .. }) => {}
+                    None => {
+                        self.sockets.lock().full = None;
+                        self.full = None;
+                    }
+                },
+                said = next(&mut self.coming) => match said {
+                    Some(Said::Ready(_)) => {
+                        self.full = self.coming.take();
+                        self.sockets.lock().full = self.full.as_ref().map(|full| full.socket().to_path_buf());
+                    }
+                    Some(Said::Imports(_)) => {}
+                    Some(Said::Refused { refused, why }) => {
+                        tracing::debug!(module = refused, why, "a module is not imported ahead of tasks");
+                        self.coming = None;
+                        if let Some(name) = refused {
+                            self.imports.refuse(name);
+                            is_news = !self.imports.wanted.is_empty();
+                        }
+                    }
+                    None => self.coming = None,
+                },
+                () = at(prepare_at) => if self.used.get() == used {
+                    is_news = false;
+                    let name = format!("full-{}", self.number);
+                    self.number += 1;
+                    self.coming = Worker::start(&self.place, &name, &self.imports.wanted).ok();
+                },
+                () = sleep_until(used + IDLE) => if self.used.get() == used {
+                    return;
+                },
+            }
+        }
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next(worker: &mut Option<Worker>) -> Option<Said> {
+    match worker {
+        Some(worker) => worker.next().await,
+        None => std::future::pending().await,
+    }
+}
