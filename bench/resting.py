@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from line import Line
+from memory import family, memory_mb
 from server import BINARY, Server, environment, free_port
 
 IDLE_SECONDS = 10
@@ -22,7 +23,7 @@ def measure(folder: Path, rounds: int):
     server = Server(folder / "idle", folder / "idle.log").start()
     try:
         time.sleep(3)
-        rss, pss = memory_mb(server.process.pid)
+        rss, pss = memory_mb(family(server.process.pid))
         yield Line("idle, resident memory (RSS)", "MB", [rss], "< 80")
         yield Line("idle, proportional memory (PSS)", "MB", [pss])
         before = spent(server.process.pid)
@@ -63,33 +64,6 @@ def answers(port: int) -> bool:
             return connection.recv(64).startswith(b"HTTP/1.1 200")
     except OSError:
         return False
-
-
-def family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
-    found, waiting = [], [pid]
-    while waiting:
-        found.append(waiting.pop())
-        waiting += children.get(found[-1], [])
-    return found
-
-
-def memory_mb(pid: int) -> tuple[float, float]:
-    """RSS and PSS of a process and its descendants."""
-    sums = {"Rss:": 0, "Pss:": 0}
-    for member in family(pid):
-        for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()[1:]:
-            name, kilobytes = line.split()[:2]
-            if name in sums:
-                sums[name] += int(kilobytes)
-    return sums["Rss:"] / 1024, sums["Pss:"] / 1024
 
 
 def spent(pid: int) -> tuple[float, int]:

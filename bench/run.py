@@ -7,9 +7,7 @@ Prints a table and keeps every figure in bench/results/. What each line means: d
 """
 
 import argparse
-import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -17,8 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from line import Line
+from report import ROOT, machine, write
 
-ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "e2e"))
 
 
@@ -47,13 +45,8 @@ def main() -> int:
         add(*resting.measure(folder / "resting", rounds=3 if options.quick else 10))
         add(*tasks.measure(folder / "tasks", is_quick=options.quick))
     print_ratios(lines)
-    write(lines, started)
+    write({"lines": [{**asdict(line), "median": line.median} for line in lines]}, started)
     return 0
-
-
-def machine() -> str:
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{os.cpu_count()} cores, {platform.release()}, Python {platform.python_version()}, load {load}"
 
 
 def print_ratios(lines: list[Line]) -> None:
@@ -62,19 +55,6 @@ def print_ratios(lines: list[Line]) -> None:
         if "peer_of" in line.extra:
             ours = next(other for other in lines if other.name == line.extra["peer_of"])
             print(f"{line.name}: {line.median / ours.median:.1f} times ours")
-
-
-def write(lines: list[Line], started: float) -> None:
-    folder = ROOT / "bench" / "results"
-    folder.mkdir(exist_ok=True)
-    target = folder / time.strftime("%Y-%m-%dT%H%M%S.json", time.localtime(started))
-    body = {
-        "machine": machine(),
-        "seconds": round(time.time() - started, 1),
-        "lines": [{**asdict(line), "median": line.median} for line in lines],
-    }
-    target.write_text(json.dumps(body, indent=1))
-    print(f"\nwrote {target.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
