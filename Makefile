@@ -17,7 +17,7 @@ BUILD += --locked
 NEXTEST_PROFILE := --profile ci
 endif
 
-.PHONY: help demo build test test-rust test-e2e check format bench bench-apiserver bench-lists soak conformance compatibility lock clean
+.PHONY: help demo build test test-rust test-e2e check format bench bench-peers bench-apiserver bench-lists soak conformance compatibility lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ format: .venv/.ready ## format all code
 
 bench: build .venv/.ready ## measure, and print ratios (ARGS="--quick" for a short run)
 	@$(PYTHON) bench/run.py --coracle $(CORACLE) $(ARGS)
+
+bench-peers: build .venv/.ready ## the same workloads on Luigi, Prefect, Dagster, Metaflow, Airflow ... (ARGS="--quick --only luigi")
+	@$(PYTHON) bench/peers.py --coracle $(CORACLE) $(ARGS)
 
 bench-apiserver: ## measure the Kubernetes API of a server of its own (ARGS="SECONDS OBJECTS WATCHERS", 3 10000 1000)
 	@cargo build --release --quiet -p coracle

@@ -10,12 +10,13 @@ PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
 def family(pid: int) -> list[int]:
     """A process and its descendants."""
     children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
+    for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
+            with open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                parent = file.read().rpartition(b")")[2].split(None, 2)[1]
+        except OSError:  # it has ended
             continue
-        children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+        children.setdefault(int(parent), []).append(int(name))
     found, waiting = [], [pid]
     while waiting:
         found.append(waiting.pop())
