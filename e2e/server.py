@@ -32,14 +32,16 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, *flags: str) -> "Server":
+    def start(self, *flags: str, binary: Path = BINARY, user: int | None = None) -> "Server":
+        """Start it, as another user of this machine if one is given."""
         command = [
-            BINARY, "up", "--foreground", "--data-dir", self.data_dir, "--port", str(self.port), *flags,
+            binary, "up", "--foreground", "--data-dir", self.data_dir, "--port", str(self.port), *flags,
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, env={**environment(), **self.variables}
-            )
+                command, stdout=log, stderr=log, env={**environment(), **self.variables},
+                user=user, group=user, extra_groups=None if user is None else [],
+            )  # fmt: skip
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:

@@ -290,6 +290,9 @@ impl View {
     fn target(&self, path: &Path, is_dir: bool) -> Result<PathBuf, Error> {
         let target = resolve(&self.root, path);
         let missing = fs::symlink_metadata(&target).is_err();
+        if missing && !self.sandbox.overlay_root {
+            self.make_addable(&target)?;
+        }
         if missing && is_dir {
             fs::create_dir_all(&target).map_err(failed("make the folder", path))?;
         } else if missing {
@@ -299,6 +302,48 @@ impl View {
         }
         Ok(target)
     }
+}
+
+impl View {
+    /// Puts the folder that `missing` is to be made in into memory if it is shown from the host, with what it holds shown
+    /// in there.
+    fn make_addable(&self, missing: &Path) -> Result<(), Error> {
+        let exists = |folder: &&Path| fs::symlink_metadata(folder).is_ok();
+        let Some(folder) = missing.ancestors().find(exists) else {
+            return Ok(());
+        };
+        let is_own = nix::sys::statvfs::statvfs(folder)
+            .is_ok_and(|found| !found.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY));
+        if is_own {
+            return Ok(());
+        }
+        let stage = self.scratch.join("stage");
+        fs::create_dir_all(&stage).map_err(failed("make", &stage))?;
+        tmpfs(&stage, "mode=755")?;
+        for entry in fs::read_dir(folder).map_err(failed("read", folder))?.flatten() {
+            if let Err(error) = show_entry(&entry, &stage) {
+                note(&error);
+            }
+        }
+        bind_recursive(&stage, folder)?;
+        umount2(&stage, MntFlags::MNT_DETACH).map_err(failed("leave", &stage))
+    }
+}
+
+/// Shows an entry of a folder in another one, as what it is.
+fn show_entry(entry: &fs::DirEntry, folder: &Path) -> Result<(), Error> {
+    let (path, target) = (entry.path(), folder.join(entry.file_name()));
+    let kind = entry.file_type().map_err(failed("read", &path))?;
+    if kind.is_symlink() {
+        let to = fs::read_link(&path).map_err(failed("read", &path))?;
+        return symlink(to, &target).map_err(failed("make the link", &path));
+    }
+    if kind.is_dir() {
+        fs::create_dir(&target).map_err(failed("make", &path))?;
+    } else {
+        fs::File::create(&target).map_err(failed("make", &path))?;
+    }
+    bind_recursive(&path, &target)
 }
 
 /// Follows `path` from `root` as a process would whose root that is: links never lead out.
