@@ -7,7 +7,7 @@ use std::{
     future::Future,
     ops::{Deref, DerefMut},
     path::Path,
-    sync::Arc,
+    sync::{Arc, mpsc},
 };
 
 use parking_lot::Mutex;
@@ -92,8 +92,10 @@ pub(crate) struct Database {
 impl Database {
     /// One that is nowhere else: the writer reads too.
     pub(crate) fn in_memory(connection: SqliteConnection) -> Self {
+        let mut pool = Pool::new(vec![connection], None);
+        pool.is_repeatable = true;
         Self {
-            writer: Pool::new(vec![connection], None),
+            writer: Arc::new(pool),
             readers: None,
         }
     }
@@ -105,10 +107,10 @@ impl Database {
         readers: Vec<SqliteConnection>,
         folder: SqliteConnection,
     ) -> Self {
-        let log = Log::new(path, Pool::new(vec![folder], None));
+        let log = Log::new(path, Arc::new(Pool::new(vec![folder], None)));
         Self {
-            writer: Pool::new(vec![writer], Some(log)),
-            readers: Some(Pool::new(readers, None)),
+            writer: Arc::new(Pool::new(vec![writer], Some(log))),
+            readers: Some(Arc::new(Pool::new(readers, None))),
         }
     }
 
@@ -147,16 +149,20 @@ pub(crate) struct Pool {
     idle: Mutex<Vec<SqliteConnection>>,
     /// What these connections write to, and is to be folded.
     log: Option<Log>,
+    /// Whether this is a database in memory, as tests have it: what happens in one must not depend
+    /// on how fast the thread of its connection is.
+    is_repeatable: bool,
 }
 
 impl Pool {
-    fn new(connections: Vec<SqliteConnection>, log: Option<Log>) -> Arc<Self> {
-        Arc::new(Self {
+    fn new(connections: Vec<SqliteConnection>, log: Option<Log>) -> Self {
+        Self {
             size: u32::try_from(connections.len()).unwrap_or(u32::MAX),
             permits: Arc::new(Semaphore::new(connections.len())),
             idle: Mutex::new(connections),
             log,
-        })
+            is_repeatable: false,
+        }
     }
 
     #[cfg(test)]
@@ -168,6 +174,11 @@ impl Pool {
     pub(crate) async fn lease(self: &Arc<Self>) -> Result<Lease, Error> {
         let permits = Arc::clone(&self.permits);
         let permit = permits.acquire_owned().await.map_err(|_| Error::Closed)?;
+        if self.is_repeatable {
+            // Nobody else is under way when the thread gets to work, so that it makes no difference
+            // whether it answers at once.
+            tokio::task::yield_now().await;
+        }
         let connection = self.idle.lock().pop().ok_or(Error::Closed)?;
         Ok(Lease {
             connection: Some(connection),
@@ -175,6 +186,7 @@ impl Pool {
             place: Some(Place {
                 pool: Arc::clone(self),
                 permit,
+                _still: self.is_repeatable.then(still_clock).flatten(),
             }),
         })
     }
@@ -197,11 +209,22 @@ impl Pool {
 struct Place {
     pool: Arc<Pool>,
     permit: OwnedSemaphorePermit,
+    _still: Option<mpsc::Sender<()>>,
+}
+
+/// Keeps the paused clock of a test where it is, until the sender is dropped. It moves on by itself
+/// when all tasks of a runtime wait, and would do so while they wait for the thread of a connection;
+/// not so while a blocking task runs.
+fn still_clock() -> Option<mpsc::Sender<()>> {
+    let (hold, held) = mpsc::channel();
+    let runtime = Handle::try_current().ok()?;
+    runtime.spawn_blocking(move || held.recv());
+    Some(hold)
 }
 
 impl Place {
     fn put_back(self, connection: SqliteConnection) {
-        let Self { pool, permit } = self;
+        let Self { pool, permit, .. } = self;
         pool.idle.lock().push(connection);
         drop(permit);
         // Without a runtime the program is ending.
