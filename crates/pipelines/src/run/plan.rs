@@ -162,7 +162,7 @@ impl Planner<'_> {
         for id in changed.iter() {
             if let Some(node) = state.nodes.get_mut(id) {
                 plan.commit.tasks.push(node.task.clone());
-                plan.commit.attempts.extend(node.attempt_to_write());
+                plan.commit.attempts.extend(node.attempts_to_write());
             }
         }
         if self.run_changed {

@@ -86,16 +86,21 @@ impl Node {
         }
     }
 
-    /// The newest attempt, unless its row is as it will stay. What it was given is forgotten here
-    /// once it has ended: a run may have many tasks.
-    pub fn attempt_to_write(&mut self) -> Option<Attempt> {
-        let attempt = self
-            .attempts
-            .last_mut()
-            .filter(|attempt| !attempt.launch.is_null())?;
-        let written = attempt.clone();
-        forget_what_ended(attempt);
-        Some(written)
+    /// The attempts whose rows are not as they will stay: the newest, and one that ended when it
+    /// was made. What they were given is forgotten here once they have ended: a run may have many
+    /// tasks.
+    pub fn attempts_to_write(&mut self) -> Vec<Attempt> {
+        let unwritten = self.attempts.iter_mut().rev();
+        let mut written: Vec<Attempt> = unwritten
+            .take_while(|attempt| !attempt.launch.is_null())
+            .map(|attempt| {
+                let written = attempt.clone();
+                forget_what_ended(attempt);
+                written
+            })
+            .collect();
+        written.reverse();
+        written
     }
 
     /// Whether it has left the state in which it waits for its turn.

@@ -1,7 +1,12 @@
 //! Tries after a failure: by a retry policy, by a user, and what the cache spares.
 
-use coracle_api::state::RuntimeState;
-use coracle_pipelines::run::plan::{Event, Known};
+use std::collections::BTreeMap;
+
+use coracle_api::{launch::Failure, reason::Reason, state::RuntimeState};
+use coracle_pipelines::run::{
+    observe::PodView,
+    plan::{Event, Known},
+};
 use serde_json::{Value, json};
 
 use crate::world::{World, component, pipeline};
@@ -83,6 +88,23 @@ fn when_no_try_is_left_the_task_fails_with_what_happened_last() {
     world.fails("root.b");
     assert_eq!(world.task("root.b").state, RuntimeState::Failed);
     assert_eq!(world.at_work(), ["root.c"]);
+}
+
+#[test]
+fn an_attempt_that_is_followed_at_once_by_another_is_written_as_it_ended() {
+    let mut world = World::of(&chain(policy(1, "0s")), json!({}));
+    world.succeeds("root.a", json!({"n": 1}), &[]);
+    world.fails("root.b");
+    let task = world.id("root.b");
+    let written = world.done.commit.attempts.iter();
+    let newest: BTreeMap<u32, RuntimeState> = written
+        .filter(|attempt| attempt.task_id == task)
+        .map(|attempt| (attempt.number, attempt.state))
+        .collect();
+    assert_eq!(
+        newest,
+        [(1, RuntimeState::Failed), (2, RuntimeState::Pending)].into()
+    );
 }
 
 #[test]
