@@ -144,6 +144,35 @@ fn a_dag_that_fails_is_tried_again_as_a_whole() {
 }
 
 #[test]
+fn a_dag_is_not_tried_again_after_a_failure_that_will_not_pass_whichever_came_first() {
+    let mut document = chain(json!({}));
+    document["root"] = json!({"dag": {"tasks": {"d": {
+        "componentRef": {"name": "two"},
+        "retryPolicy": {"maxRetryCount": 1, "backoffDuration": "5s"}
+    }}}});
+    document["components"]["two"] = json!({"dag": {"tasks": {
+        "passes": {"componentRef": {"name": "make"}}, "stays": {"componentRef": {"name": "make"}}
+    }}});
+    let too_large = PodView::Stuck(Failure {
+        reason: Reason::RequestExceedsNode,
+        message: "needs 9 GPUs".into(),
+    });
+    for order in [["passes", "stays"], ["stays", "passes"]] {
+        let mut world = World::of(&document, json!({}));
+        for name in order {
+            let path = format!("root.d.{name}");
+            match name {
+                "passes" => world.fails(&path),
+                _ => world.pod(&path, too_large.clone()),
+            };
+        }
+        assert_eq!(world.state.run.state, RuntimeState::Failed, "{order:?}");
+        let error = world.task("root.d").error.clone().unwrap();
+        assert_eq!(error.reason, Reason::RequestExceedsNode, "{order:?}");
+    }
+}
+
+#[test]
 fn a_run_that_is_retried_keeps_what_succeeded_and_does_the_rest_again() {
     let mut world = World::of(&chain(json!({"componentRef": {"name": "inner"}})), json!({}));
     world.succeeds("root.a", json!({"n": 1}), &[]);

@@ -68,12 +68,17 @@ impl Planner<'_> {
                 .values()
                 .filter_map(|child| Some(&self.state.nodes.get(child)?.task))
         };
-        let first = |state| {
-            children()
-                .filter(move |task: &&Task| task.state == state)
-                .min_by_key(|task| task.finished_at)
-        };
-        if let Some(task) = first(RuntimeState::Failed) {
+        let failed = children().filter(|task: &&Task| task.state == RuntimeState::Failed);
+        // What will not pass is to blame for all that follows, whichever failed first: the DAG is not
+        // tried again then.
+        let to_blame = failed.min_by_key(|task| {
+            let failure = task.error.as_ref();
+            (
+                failure.is_some_and(|failure| failure.reason.may_pass()),
+                task.finished_at,
+            )
+        });
+        if let Some(task) = to_blame {
             let failure = task.error.as_ref().map(|failure| Failure {
                 reason: failure.reason,
                 message: format!("task `{}`: {}", task.display_name, failure.message),
@@ -83,7 +88,8 @@ impl Planner<'_> {
             }
             return self.end(id, RuntimeState::Failed, failure);
         }
-        if first(RuntimeState::Canceled).is_some() || self.was_cut_short(node) {
+        let is_canceled = |task: &Task| task.state == RuntimeState::Canceled;
+        if children().any(is_canceled) || self.was_cut_short(node) {
             return self.end_canceled(id);
         }
         let outputs_of = |name: &str| {
