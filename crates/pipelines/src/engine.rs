@@ -5,13 +5,17 @@
 //! watch. Losing an event is harmless: after a lag or a restart of the watch, rows and Pods are
 //! read again.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use coracle_api::{
     id::{RunId, TaskId},
     labels,
 };
 use coracle_artifacts::Artifacts;
+use coracle_reconcile::retry::until_done;
 use coracle_store::records::{Change, Records};
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -35,6 +39,7 @@ mod actor;
 
 use self::actor::{Actor, Ended, Message, until};
 use crate::{
+    Clock,
     run::{
         apply::Tools,
         observe::{AttemptRef, PodEnd, PodView},
@@ -62,12 +67,13 @@ pub struct Options {
 pub struct Engine {
     tools: Tools,
     settings: Settings,
-    runs: HashMap<RunId, mpsc::UnboundedSender<Message>>,
+    clock: Clock,
+    runs: BTreeMap<RunId, mpsc::UnboundedSender<Message>>,
     actors: JoinSet<Ended>,
     cleaners: JoinSet<()>,
     finished: VecDeque<RunId>,
     expiring: BTreeSet<(Timestamp, RunId)>,
-    /// Runs to go on with whose tasks have yet to end.
+    /// Runs to look at again whose tasks have yet to end.
     again: HashSet<RunId>,
     listed: Option<Listed>,
 }
@@ -98,7 +104,8 @@ impl Engine {
         Self {
             tools,
             settings,
-            runs: HashMap::new(),
+            clock: Arc::new(Timestamp::now),
+            runs: BTreeMap::new(),
             actors: JoinSet::new(),
             cleaners: JoinSet::new(),
             finished: VecDeque::new(),
@@ -106,6 +113,12 @@ impl Engine {
             again: HashSet::new(),
             listed: None,
         }
+    }
+
+    /// An engine that goes by another clock than this machine's.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Works until `cancel`. Pods go on without the engine; their runs are taken up again at the
@@ -119,7 +132,10 @@ impl Engine {
         let mut watch = std::pin::pin!(watch);
         self.take_up_unfinished().await;
         loop {
+            let expires = self.expiring.first().map(|(time, _)| *time);
+            // Each is looked at in this order: what an engine does depends on what it hears, and on nothing else.
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => break,
                 change = changes.recv() => match change {
                     Ok(change) => self.changed(change),
@@ -139,7 +155,7 @@ impl Engine {
                     Err(error) => tracing::error!(%error, "a run's task ended by itself; its run goes on after a restart"),
                 },
                 Some(_) = self.cleaners.join_next(), if !self.cleaners.is_empty() => {}
-                () = until(self.expiring.first().map(|(time, _)| *time)) => self.forget_expired(),
+                () = until(&self.clock, expires) => self.forget_expired(),
             }
         }
         self.runs.clear();
@@ -169,6 +185,7 @@ impl Engine {
             run,
             tools: self.tools.clone(),
             settings: self.settings.clone(),
+            clock: Arc::clone(&self.clock),
             receiver,
         };
         self.actors.spawn(actor.work());
@@ -196,19 +213,22 @@ impl Engine {
                 task_id,
                 attempt,
             } => self.tell(run_id, Message::Reported(task_id, attempt)),
-            Change::RetryRequested(run) => {
-                if self.runs.contains_key(&run) {
-                    // Its task is just about to end.
-                    self.again.insert(run);
-                }
-                self.take_up(run);
-            }
+            // Its task is just about to end.
+            Change::RetryRequested(run) => self.take_up_again(run),
             Change::RunChanged(_) | Change::RecurringRunChanged(_) => {}
             Change::RunDeleted(run) => {
                 self.tell(run, Message::Deleted);
-                self.delete_pods(run);
+                self.take_up_again(run);
             }
         }
+    }
+
+    /// Takes a run up, once more when its task has ended.
+    fn take_up_again(&mut self, run: RunId) {
+        if self.runs.contains_key(&run) {
+            self.again.insert(run);
+        }
+        self.take_up(run);
     }
 
     fn watched(&mut self, event: watcher::Event<Pod>) {
@@ -271,10 +291,17 @@ impl Engine {
     }
 
     fn run_ended(&mut self, ended: Ended) {
-        let Ended { run, expires_at } = ended;
+        let Ended {
+            run,
+            is_deleted,
+            expires_at,
+        } = ended;
         self.runs.remove(&run);
         if self.again.remove(&run) {
             return self.take_up(run);
+        }
+        if is_deleted {
+            return self.delete_pods(run);
         }
         self.finished.push_back(run);
         self.expiring.extend(expires_at.map(|time| (time, run)));
@@ -283,7 +310,7 @@ impl Engine {
 
     /// What finished runs used may be deleted once their pipelines say so.
     fn forget_expired(&mut self) {
-        let now = Timestamp::now();
+        let now = (self.clock)();
         while let Some((time, run)) = self.expiring.first().copied() {
             if time > now {
                 break;
@@ -306,12 +333,12 @@ impl Engine {
 
     /// Deletes a run's Pods, and its workspace with what is in it.
     fn delete_pods(&mut self, run: RunId) {
-        let (client, settings) = (self.tools.client.clone(), self.settings.clone());
+        let (tools, settings) = (self.tools.clone(), self.settings.clone());
         self.finished.retain(|finished| *finished != run);
-        // Nothing waits for it, and what is left over is found at the next relist.
+        // Nothing waits for it, and after a restart what is left over is found with the Pods.
         self.cleaners.spawn(async move {
-            delete_all(settings.api::<Pod>(&client), &client, run).await;
-            delete_all(settings.api::<PersistentVolumeClaim>(&client), &client, run).await;
+            delete_all(settings.api::<Pod>(&tools.client), &tools, run).await;
+            delete_all(settings.api::<PersistentVolumeClaim>(&tools.client), &tools, run).await;
         });
     }
 }
@@ -338,7 +365,7 @@ impl Settings {
 }
 
 /// Deletes the objects of a kind that carry a run's label.
-async fn delete_all<K>(all: Api<K>, client: &Client, run: RunId)
+async fn delete_all<K>(all: Api<K>, tools: &Tools, run: RunId)
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -346,22 +373,24 @@ where
         + std::fmt::Debug,
 {
     let chosen = ListParams::default().labels(&format!("{}={run}", labels::RUN_ID));
-    let kind = K::kind(&()).into_owned();
-    let found = match all.list_metadata(&chosen).await {
-        Ok(found) => found,
-        Err(error) => return tracing::warn!(run.id = %run, %error, "cannot list the {kind}s of a run"),
+    let list = || all.list_metadata(&chosen);
+    let Some(found) = until_done("list the objects of a run", &tools.cancel, list).await else {
+        return;
     };
     for object in found {
         let (Some(namespace), Some(name)) = (object.metadata.namespace, object.metadata.name) else {
             continue;
         };
-        let objects: Api<K> = Api::namespaced(client.clone(), &namespace);
-        match objects.delete(&name, &DeleteParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => {
-                tracing::warn!(run.id = %run, object.name = %name, %error, "cannot delete a {kind} of a run");
+        let objects: Api<K> = Api::namespaced(tools.client.clone(), &namespace);
+        let delete = async || match objects.delete(&name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                Ok(Some(status).filter(|status| status.code != 404))
             }
-            Ok(_) => {}
+            other => other.map(|_| None),
+        };
+        if let Some(Some(status)) = until_done("delete an object of a run", &tools.cancel, delete).await {
+            let kind = K::kind(&());
+            tracing::warn!(run.id = %run, object.name = %name, "cannot delete a {kind} of a run: {}", status.message);
         }
     }
 }

@@ -15,4 +15,11 @@ pub mod run;
 pub mod schedule;
 pub mod task;
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
 pub use engine::{Engine, Options};
+
+/// Tells the time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -1,6 +1,6 @@
 //! One run at work: the task that owns its state, and works its events off in order.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use coracle_api::{
     id::{RunId, TaskId},
@@ -11,9 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::{
+    Clock,
     run::{
         apply::{NotWritten, Tools},
-        observe::{self, PodEnd, PodView},
+        observe::{self, PodView},
         pipeline::Pipeline,
         plan::{self, Event, Plan},
         state::State,
@@ -40,8 +41,8 @@ pub(super) enum Message {
 
 /// Waits until a time, at least for a millisecond: a clock may be read twice in one. For ever when
 /// there is none.
-pub(super) async fn until(time: Option<Timestamp>) {
-    match time.map(|time| Timestamp::now().duration_until(time)) {
+pub(super) async fn until(clock: &Clock, time: Option<Timestamp>) {
+    match time.map(|time| clock().duration_until(time)) {
         Some(wait) => {
             let wait = wait.max(SignedDuration::from_millis(1));
             tokio::time::sleep(wait.unsigned_abs()).await;
@@ -51,8 +52,11 @@ pub(super) async fn until(time: Option<Timestamp>) {
 }
 
 /// A run that its task has nothing more to do for.
+#[derive(Clone, Copy)]
 pub(super) struct Ended {
     pub(super) run: RunId,
+    /// Whether its rows are gone: nothing of it is to stay.
+    pub(super) is_deleted: bool,
     /// When what it used is to be deleted, if its pipeline says so.
     pub(super) expires_at: Option<Timestamp>,
 }
@@ -62,6 +66,7 @@ pub(super) struct Actor {
     pub(super) run: RunId,
     pub(super) tools: Tools,
     pub(super) settings: Settings,
+    pub(super) clock: Clock,
     pub(super) receiver: mpsc::UnboundedReceiver<Message>,
 }
 
@@ -70,12 +75,16 @@ impl Actor {
     pub(super) async fn work(mut self) -> Ended {
         let ended = Ended {
             run: self.run,
+            is_deleted: false,
             expires_at: None,
+        };
+        let deleted = Ended {
+            is_deleted: true,
+            ..ended
         };
         let (pipeline, mut state) = match observe::load(&self.tools.records, self.run).await {
             Ok(loaded) => loaded,
-            // Deleted, and its Pods with it.
-            Err(observe::Error::Records(records::Error::NotFound { .. })) => return ended,
+            Err(observe::Error::Records(records::Error::NotFound { .. })) => return deleted,
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
@@ -93,13 +102,13 @@ impl Actor {
                     return ended;
                 };
                 if !self.take_in(message, &state, &mut events).await {
-                    return ended;
+                    return deleted;
                 }
             }
             // What has piled up is planned together and written in one transaction.
             while let Ok(message) = self.receiver.try_recv() {
                 if !self.take_in(message, &state, &mut events).await {
-                    return ended;
+                    return deleted;
                 }
             }
             let planned = self.plan(&pipeline, &mut state, &mut events);
@@ -108,7 +117,7 @@ impl Actor {
                     events.extend(next);
                     stale = 0;
                 }
-                Err(NotWritten::Gone) => return ended,
+                Err(NotWritten::Gone) => return deleted,
                 Err(NotWritten::Stale(error)) => {
                     stale += 1;
                     tracing::warn!(
@@ -137,8 +146,9 @@ impl Actor {
     /// Waits for a message, but no longer than until `wakes_at`. None when the engine stops.
     async fn next(&mut self, wakes_at: Option<Timestamp>) -> Option<Message> {
         tokio::select! {
+            biased;
             message = self.receiver.recv() => message,
-            () = until(wakes_at) => Some(Message::Event(Event::TimeCame)),
+            () = until(&self.clock, wakes_at) => Some(Message::Event(Event::TimeCame)),
         }
     }
 
@@ -151,7 +161,7 @@ impl Actor {
                 state,
                 event,
                 &mut new_token,
-                Timestamp::now(),
+                (self.clock)(),
             ));
         }
         planned
@@ -214,21 +224,16 @@ impl Actor {
     }
 }
 
-/// Attempts that were at work and whose Pods are no more.
+/// The attempts under way whose Pods are not among these.
 fn missing(state: &State, present: &HashSet<(TaskId, u32)>) -> Vec<Event> {
-    let started = state
-        .nodes
-        .values()
-        .filter_map(|node| node.current_attempt())
-        .filter(|attempt| attempt.started_at.is_some());
-    started
+    let under_way = state.nodes.values().filter_map(|node| node.current_attempt());
+    let missing: BTreeSet<(TaskId, u32)> = under_way
         .map(|attempt| (attempt.task_id, attempt.number))
         .filter(|attempt| !present.contains(attempt))
-        .map(|(task, number)| Event::Pod {
-            task,
-            number,
-            view: PodView::Ended(PodEnd::gone()),
-        })
+        .collect();
+    let missing = missing.into_iter();
+    missing
+        .map(|(task, number)| Event::Missing { task, number })
         .collect()
 }
 

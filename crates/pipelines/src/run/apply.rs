@@ -65,6 +65,7 @@ impl Tools {
             lookups,
             reads,
             delete,
+            look,
         } = plan;
         if commit != Commit::default() && self.commit(state, &commit).await?.is_none() {
             return Ok(Vec::new());
@@ -95,6 +96,12 @@ impl Tools {
             .buffer_unordered(CONCURRENCY)
             .filter_map(std::future::ready);
         events.extend(deleted.collect::<Vec<_>>().await);
+        // After those were created that may not have been before a restart.
+        let looked = stream::iter(look)
+            .map(|(task, number)| self.look(state, task, number))
+            .buffer_unordered(CONCURRENCY)
+            .filter_map(std::future::ready);
+        events.extend(looked.collect::<Vec<_>>().await);
         Ok(events)
     }
 
@@ -278,6 +285,16 @@ impl Tools {
             Err(error) => Err(error),
         };
         until_done("delete a Pod", &self.cancel, delete).await?
+    }
+
+    /// Whether a Pod that was created is still there.
+    async fn look(&self, state: &State, task: TaskId, number: u32) -> Option<Event> {
+        let attempt = attempt(state, task, number)?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &attempt.namespace);
+        let look = || pods.get_metadata_opt(&attempt.pod_name);
+        let found = until_done("look for a Pod", &self.cancel, look).await?;
+        let view = PodView::Ended(PodEnd::gone());
+        found.is_none().then_some(Event::Pod { task, number, view })
     }
 }
 

@@ -111,6 +111,8 @@ impl Planner<'_> {
             Event::ClaimDone { task, name } => self.claim_done(task, &name),
             Event::ClaimRefused { task, message } => self.claim_refused(task, message),
             Event::Pod { task, number, view } => self.observe_pod(task, number, view),
+            // The list may be older than the Pod.
+            Event::Missing { task, number } => self.plan.look.push((task, number)),
             Event::Reported { task, number, report } => {
                 if let Some(node) = self.state.nodes.get_mut(&task)
                     && node
@@ -201,13 +203,12 @@ impl Planner<'_> {
                 continue;
             };
             match node.current_attempt() {
-                Some(attempt) if attempt.state == RuntimeState::Pending => {
-                    self.plan.create.push((id, attempt.number));
-                    if self.state.is_canceling() {
-                        self.plan.delete.push((id, attempt.number));
-                    }
-                }
+                // A Pod that was never created need not be created to be deleted.
                 Some(attempt) if self.state.is_canceling() => self.plan.delete.push((id, attempt.number)),
+                // Who has reported has run.
+                Some(attempt) if attempt.state == RuntimeState::Pending && node.report.is_none() => {
+                    self.plan.create.push((id, attempt.number));
+                }
                 Some(_) => {}
                 None => self.take_up(id),
             }

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -17,6 +16,7 @@ use tokio::{sync::broadcast, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{make, plan};
+use crate::Clock;
 
 /// The clock is looked at this often at least: it may have been set, or the machine have slept.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -25,9 +25,6 @@ const PAUSE: SignedDuration = SignedDuration::from_secs(10);
 
 /// Owners of runs that are kept in mind.
 const OWNERS: usize = 10_000;
-
-/// Tells the time.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// What a scheduler needs.
 pub struct Options {

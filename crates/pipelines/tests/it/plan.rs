@@ -351,6 +351,31 @@ fn after_a_restart_pods_that_may_not_exist_are_asked_for_again_and_the_run_goes_
     assert_eq!(world.state.run.state, RuntimeState::Succeeded);
 }
 
+#[test]
+fn after_a_restart_nothing_is_created_for_a_run_that_is_being_stopped() {
+    let mut world = World::of(&fork(), json!({}));
+    world.succeeds("root.a", json!({"n": 7}), &[]);
+    world.happens(Event::TerminationRequested);
+    let plan = world.restarts();
+    assert_eq!(plan.create, []);
+    let mut deleted = plan.delete;
+    deleted.sort_unstable();
+    let mut expected = vec![(world.id("root.b"), 1), (world.id("root.c"), 1)];
+    expected.sort_unstable();
+    assert_eq!(deleted, expected);
+}
+
+#[test]
+fn a_pod_that_a_list_lacks_is_looked_for_by_name_before_it_is_given_up() {
+    let mut world = World::of(&fork(), json!({}));
+    let (task, number) = (world.id("root.a"), 1);
+    let plan = world.happens(Event::Missing { task, number });
+    assert_eq!((plan.look, plan.create), (vec![(task, number)], vec![]));
+    assert!(world.at_work().contains(&"root.a"));
+    world.pod("root.a", PodView::Ended(PodEnd::gone()));
+    assert_eq!(world.task("root.a").state, RuntimeState::Failed);
+}
+
 proptest! {
     /// Whatever order launchers and Pods speak in, whatever is said twice, whenever the server
     /// restarts: the run ends, every task ends once, and a success is never taken back.

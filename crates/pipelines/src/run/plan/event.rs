@@ -27,6 +27,13 @@ pub enum Event {
         /// What its status says.
         view: PodView,
     },
+    /// A list of all Pods does not have the one of an attempt under way.
+    Missing {
+        /// The task.
+        task: TaskId,
+        /// The attempt.
+        number: u32,
+    },
     /// A launcher reported.
     Reported {
         /// The task.
@@ -115,6 +122,8 @@ pub struct Plan {
     pub reads: Vec<(TaskId, Vec<SpilledValue>)>,
     /// Pods to delete, by attempt.
     pub delete: Vec<(TaskId, u32)>,
+    /// Pods to look for, by attempt.
+    pub look: Vec<(TaskId, u32)>,
 }
 
 impl Plan {
@@ -137,6 +146,7 @@ impl Plan {
             lookups,
             reads,
             delete,
+            look,
         } = next;
         if let Some(mut run) = run {
             run.retried |= self.commit.run.as_ref().is_some_and(|before| before.retried);
@@ -154,6 +164,7 @@ impl Plan {
         self.lookups.extend(lookups);
         self.reads.extend(reads);
         self.delete.extend(delete);
+        self.look.extend(look);
     }
 }
 
