@@ -13,4 +13,5 @@ mod plan;
 mod properties;
 mod schedule;
 mod schedule_plan;
+mod simulation;
 mod world;
