@@ -34,11 +34,20 @@ python3 -c "import urllib.request as u; u.urlopen('$0/$name').read()"
 
 @dsl.container_component
 def work(witness: str, number: int, out: dsl.OutputPath(int), file: dsl.Output[dsl.Artifact]):
+    """Makes its artifact elsewhere and says so, and the launcher brings it to its place."""
     script = (
-        TELL + 'mkdir -p "$(dirname "$2")" "$(dirname "$3")"; sleep 0.1; echo "$1" > "$2"; echo kept > "$3"'
+        TELL
+        + """
+    mkdir -p "$(dirname "$2")" "$(dirname "$3")"
+    sleep 0.1
+    echo "$1" > "$2"
+    echo kept > /tmp/made
+    echo '{"artifacts": {"file": {"artifacts": [{"customPath": "/tmp/made"}]}}}' > "$3"
+    """
     )
+    said = "{{$.outputs.output_file}}"
     return dsl.ContainerSpec(
-        image=runs.SHELL_IMAGE, command=["sh", "-ec"], args=[script, witness, number, out, file.path]
+        image=runs.SHELL_IMAGE, command=["sh", "-ec"], args=[script, witness, number, out, said]
     )
 
 

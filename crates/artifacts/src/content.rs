@@ -109,7 +109,10 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
         copy_file(from, &partial, &metadata)?;
     }
     remove(to)?;
-    fs::rename(&partial, to).map_err(write)
+    coracle_breakpoint::at("artifacts.copied");
+    fs::rename(&partial, to).map_err(write)?;
+    coracle_breakpoint::at("artifacts.moved");
+    Ok(())
 }
 
 /// Removes the file or folder at `path`, if there is one.

@@ -95,6 +95,7 @@ async fn report(
         .records
         .put_report(attempt.task_id, attempt.number, &report)
         .await?;
+    coracle_breakpoint::at("gateway.report-stored");
     match options.records.report(attempt.task_id, attempt.number).await? {
         Some(kept) if kept != report => Err(Error::Aborted(format!(
             "attempt {} of task `{}` already has another report, which is kept",

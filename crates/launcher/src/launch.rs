@@ -65,6 +65,7 @@ fn attempt() -> Result<u8, String> {
     let mut log_uri = String::new();
     let mut report = match persist(PATIENCE, &mut events, true, || server.spec()) {
         Ok(spec) => {
+            coracle_breakpoint::at("launcher.spec-fetched");
             log_uri.clone_from(&spec.log_uri);
             perform(&spec, &log, &mut events)
         }
@@ -87,8 +88,10 @@ fn attempt() -> Result<u8, String> {
     } else {
         PATIENCE
     };
+    coracle_breakpoint::at("launcher.outputs-kept");
     persist(patience, &mut events, false, || server.report(&report))
         .map_err(|error| format!("the task ended, and its result could not be handed over: {error}"))?;
+    coracle_breakpoint::at("launcher.reported");
     Ok(match (&report.failure, report.exit_code) {
         (None, _) => 0,
         (Some(_), Some(code)) if code != 0 => u8::try_from(code).unwrap_or(1),
@@ -140,6 +143,7 @@ fn perform(spec: &Spec, log: &Arc<Log>, events: &mut Events) -> Report {
     let started = SystemTime::now();
     let status =
         command_line(spec, &prepared.input).and_then(|argv| run_command(argv, &prepared, log, events));
+    coracle_breakpoint::at("launcher.command-ended");
     let outcome = match status {
         Ok(status) => judge(status, &prepared, log, events),
         Err(failure) => Outcome {

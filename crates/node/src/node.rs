@@ -282,7 +282,10 @@ impl Node {
             gpus,
             allocatable: machine.capacity.clone(),
             log_bytes,
-            base: base_variables(std::env::vars(), options.api),
+            base: base_variables(std::env::vars(), options.api)
+                .into_iter()
+                .chain(coracle_breakpoint::passed_on())
+                .collect(),
         });
         let mut parts = JoinSet::new();
         parts.spawn(writer.run());

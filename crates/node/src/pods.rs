@@ -429,7 +429,7 @@ async fn bind(context: Arc<Context>, pod: Waiting, told: Option<Arc<Mutex<bool>>
             .create_subresource("binding", &pod.name, &PostParams::default(), &binding)
             .await;
         match bound {
-            Ok(_) => return,
+            Ok(_) => return coracle_breakpoint::at("node.bound"),
             Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => {
                 tracing::debug!(pod.name = pod.name, %error, "a Pod is gone, or bound already");
                 return;

@@ -136,6 +136,9 @@ impl Server {
             *path = host_path(path)?;
         }
         let data_dir = DataDir::take(&config.data_dir)?;
+        if coracle_breakpoint::is_on() {
+            tracing::warn!("breakpoints are set: this process may end at any of them");
+        }
         let listener = bind(config.host, config.port).await?;
         let address = listener.local_addr().map_err(|source| Error::NotBound {
             address: SocketAddr::new(config.host, config.port),

@@ -266,14 +266,18 @@ impl Lease {
         statements: sqlx::query::Query<'_, sqlx::Sqlite, SqliteArguments>,
     ) -> Result<(), Error> {
         self.is_in_transaction = true;
+        coracle_breakpoint::at("objects.before-commit");
         statements.execute(&mut **self).await?;
+        coracle_breakpoint::at("objects.committed");
         self.is_in_transaction = false;
         Ok(())
     }
 
     /// Makes the transaction durable.
     pub(crate) async fn commit(&mut self) -> Result<(), Error> {
+        coracle_breakpoint::at("rows.before-commit");
         sqlx::query("COMMIT").execute(&mut **self).await?;
+        coracle_breakpoint::at("rows.committed");
         self.is_in_transaction = false;
         Ok(())
     }

@@ -138,6 +138,7 @@ pub(super) async fn create(
             created_at,
         })
         .await?;
+    coracle_breakpoint::at("gateway.run-created");
     Ok(Json(Run {
         pipeline_spec: inline,
         warnings: list_of(warnings),

@@ -624,7 +624,15 @@ async fn write(client: Client, pod: Arc<Pod>, mut statuses: watch::Receiver<Opti
                 .patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
                 .await
             {
-                Ok(_) => break,
+                Ok(_) => {
+                    let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+                    coracle_breakpoint::at(if is_over {
+                        "node.end-written"
+                    } else {
+                        "node.status-written"
+                    });
+                    break;
+                }
                 Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => {
                     tracing::debug!(pod.name = name, %error, "the Pod is gone");
                     return;

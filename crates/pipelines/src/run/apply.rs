@@ -114,9 +114,19 @@ impl Tools {
             Err(error @ records::Error::InvalidCommit { .. }) => Ok(Err(NotWritten::Stale(error))),
             Err(error) => Err(error),
         };
-        until_done("write the run's rows", &self.cancel, write)
-            .await
-            .transpose()
+        let is_end = state.run.state.is_terminal();
+        coracle_breakpoint::at(if is_end {
+            "engine.end-planned"
+        } else {
+            "engine.planned"
+        });
+        let written = until_done("write the run's rows", &self.cancel, write).await;
+        coracle_breakpoint::at(if is_end {
+            "engine.end-written"
+        } else {
+            "engine.rows-written"
+        });
+        written.transpose()
     }
 
     async fn import(&self, import: Import) -> Option<Event> {
@@ -157,6 +167,7 @@ impl Tools {
             Some(entry) => self.still_there(entry).await?.map(Box::new),
             None => None,
         };
+        coracle_breakpoint::at("engine.cache-searched");
         Some(Event::LookedUp { task, found })
     }
 
@@ -270,7 +281,9 @@ impl Tools {
             }
             Err(error) => Err(error),
         };
-        until_done("create a Pod", &self.cancel, create).await?
+        let refused = until_done("create a Pod", &self.cancel, create).await?;
+        coracle_breakpoint::at("engine.pod-created");
+        refused
     }
 
     async fn delete(&self, state: &State, task: TaskId, number: u32) -> Option<Event> {
@@ -284,7 +297,9 @@ impl Tools {
             }
             Err(error) => Err(error),
         };
-        until_done("delete a Pod", &self.cancel, delete).await?
+        let gone = until_done("delete a Pod", &self.cancel, delete).await?;
+        coracle_breakpoint::at("engine.pod-deleted");
+        gone
     }
 
     /// Whether a Pod that was created is still there.

@@ -8,6 +8,7 @@
     reason = "in a test, a panic is a failure that says where"
 )]
 
+mod breakpoints;
 mod docs;
 mod engine;
 mod layers;

@@ -226,7 +226,9 @@ impl Job {
         if self.is_stopped() {
             return Err(NotStarted::Stopped);
         }
+        coracle_breakpoint::at("node.prepared");
         let started = launch::start(&self.context.binary, spec).await;
+        coracle_breakpoint::at("node.started");
         started
             .map(|run| Run::Process(Box::new(run)))
             .map_err(|error| failure(Reason::SandboxNotReady, chain(&error)))
@@ -355,6 +357,7 @@ impl Job {
                 },
             }
         };
+        coracle_breakpoint::at("node.end-seen");
         match exit {
             Some(exit) => {
                 let said = self.last_words(dir, exit.exit_code != 0).await;

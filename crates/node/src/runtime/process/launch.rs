@@ -97,6 +97,7 @@ pub(crate) async fn start(binary: &Path, spec: Spec) -> Result<Run, Error> {
             .arg("sandbox")
             .arg(dir.spec())
             .env_clear()
+            .envs(coracle_breakpoint::passed_on())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)

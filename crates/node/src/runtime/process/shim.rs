@@ -110,11 +110,14 @@ fn run(path: &Path) -> Result<ExitCode, Error> {
     if !claim(&run)? {
         return Ok(ExitCode::from(ALREADY_CLAIMED));
     }
+    coracle_breakpoint::at("helper.claimed");
     // It holds secrets, and nobody needs it any more.
     let _ = fs::remove_file(path);
     let log = Log::open(run.clone(), spec.log_bytes).map_err(file("open the log", &run.log()))?;
     let exit = contain(&spec, blocked, log)?;
+    coracle_breakpoint::at("helper.all-gone");
     run.write_exit(&exit).map_err(file("write", &run.exit()))?;
+    coracle_breakpoint::at("helper.end-recorded");
     Ok(ExitCode::SUCCESS)
 }
 
