@@ -24,8 +24,8 @@ VISITS = {
     "engine.pod-created": (1, 4),
     "node.started": (1, 4),
 }
-#: What is tested apart from the others: it is on the way of no run that ends by itself.
-APART = {"engine.pod-deleted"}
+#: What is tested apart from the others: a run that is stopped, and a write that fails (`test_disk_trouble`).
+APART = {"engine.pod-deleted", "store.write"}
 POINTS = [point for point in breakpoints.listed() if point not in APART]
 CASES = [(point, visit) for point in POINTS for visit in VISITS.get(point, (1,))]
 

@@ -1,4 +1,4 @@
-//! The stable names of everything that can go wrong with a run, a task or a Pod.
+//! The stable names of everything that can go wrong with a run, a task, a Pod or a request.
 //!
 //! One name appears in the row, the Pod's condition or container status, the event, the log, the
 //! command line, the page and `docs/errors.md`. A name is never reused for another meaning.
@@ -112,6 +112,12 @@ pub enum Reason {
     SettingInvalid,
     /// The pipeline uses something that this version of Coracle does not run yet.
     NotSupported,
+    /// More was asked of the server at once than it takes.
+    TooManyRequests,
+    /// The disk that holds the database is full.
+    DiskFull,
+    /// The database cannot be written now.
+    DatabaseUnavailable,
     /// Coracle itself is at fault.
     InternalError,
 }
@@ -221,6 +227,13 @@ impl Reason {
             Self::ScheduleInvalid => "mend what the message names: the next due time tries again",
             Self::SettingInvalid => "correct the setting that the message names",
             Self::NotSupported => "see docs/pipelines.md for what runs today",
+            Self::TooManyRequests => {
+                "ask again after the time that `Retry-After` says, or ask for less at once"
+            }
+            Self::DiskFull => "free some space (`df`), then ask again; `coracle up --retain-days` keeps less",
+            Self::DatabaseUnavailable => {
+                "do what the message says, then ask again: nothing of the request was done"
+            }
             Self::InternalError => "please report this with the server's log",
         }
     }

@@ -7,7 +7,8 @@
 use std::error::Error as _;
 
 use axum::response::{IntoResponse, Response};
-use coracle_store::resources;
+use coracle_api::reason::Reason;
+use coracle_store::{database, resources};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
@@ -129,6 +130,9 @@ pub(crate) enum Error {
     /// The store failed.
     #[error("the store could not serve the request; the server's log says why")]
     Store(#[source] Box<resources::Error>),
+    /// The database could not do it now, and may later.
+    #[error("{0}")]
+    Database(#[source] database::Error),
     /// Something that should not happen did.
     #[error("{0}")]
     Internal(String),
@@ -247,6 +251,10 @@ impl Error {
             Self::Expired(_) | Self::ExpiredToken { .. } => (StatusCode::GONE, "Expired"),
             Self::FutureRevision { .. } => (StatusCode::GATEWAY_TIMEOUT, "Timeout"),
             Self::Kubelet { code, .. } => (*code, kubelet_reason(*code)),
+            Self::Database(error) if matches!(error.reason(), Reason::DiskFull) => {
+                (StatusCode::INSUFFICIENT_STORAGE, "DiskFull")
+            }
+            Self::Database(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
             Self::Store(_) | Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         }
     }
@@ -336,6 +344,9 @@ impl Error {
                 details.insert("causes".to_owned(), causes);
                 details.insert("retryAfterSeconds".to_owned(), 1.into());
             }
+            Self::Database(error) if error.reason() == Reason::DatabaseUnavailable => {
+                details.insert("retryAfterSeconds".to_owned(), 2.into());
+            }
             _ => {}
         }
         details
@@ -370,6 +381,9 @@ impl From<resources::Error> for Error {
     fn from(error: resources::Error) -> Self {
         match error {
             resources::Error::TooDeep { .. } => Self::BadRequest(error.to_string()),
+            resources::Error::Database(error) if error.reason() != Reason::InternalError => {
+                Self::Database(error)
+            }
             error => Self::Store(Box::new(error)),
         }
     }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use axum::{Router, body::Body};
+use axum::{Router, body::Body, middleware};
 use coracle_apiserver::identity::{Identity, User, audit};
 use coracle_controllers::{Controllers, clock::SystemClock};
 use coracle_store::Store;
@@ -21,6 +21,7 @@ use crate::{
     Config,
     data_dir::DataDir,
     pki::Pki,
+    room::{self, Room},
     server::{Error, Kubernetes, NAMESPACE, PIPELINES},
     tls,
 };
@@ -111,10 +112,15 @@ pub(crate) async fn start(
         }
     };
     let collector = coracle_apiserver::collect_garbage(store.resources().clone(), catalogue, stop.clone());
+    let room = Room::default();
+    let for_pods = kubernetes
+        .clone()
+        .layer(middleware::from_fn_with_state(room.clone(), room::layer));
     Ok(Kubernetes {
         client,
+        room,
         parts: vec![
-            tls::serve(door, secure, kubernetes.clone(), stop.clone()).boxed(),
+            tls::serve(door, secure, for_pods, stop.clone()).boxed(),
             collector.boxed(),
             controllers.run(stop.clone()).boxed(),
             run_node.boxed(),

@@ -11,6 +11,7 @@
 //! - `embedded`: the embedded Kubernetes API, and this machine as its node
 //! - [`housekeeping`]: keeps what is only history from growing
 //! - [`guard`]: which HTTP requests are let in
+//! - [`room`]: how much of what clients write may be in memory at once
 //! - [`pki`], [`tls`]: the keys of the server, and its door for Pods
 //! - [`server`]: start, serve, stop
 
@@ -22,6 +23,7 @@ mod embedded;
 pub mod guard;
 pub mod housekeeping;
 pub mod pki;
+pub mod room;
 pub mod server;
 pub mod tls;
 

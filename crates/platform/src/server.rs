@@ -25,6 +25,7 @@ use crate::{
     Cluster, Config, cluster,
     data_dir::{self, DataDir, InUse, Running},
     embedded, guard, housekeeping, pki,
+    room::{self, Room},
 };
 
 /// The version of this program.
@@ -173,6 +174,7 @@ impl Server {
             .router
             .merge(gateway)
             .merge(coracle_webui::router())
+            .layer(middleware::from_fn_with_state(kubernetes.room, room::layer))
             .layer(middleware::from_fn_with_state(launch_host, guard::layer));
         let engine = coracle_pipelines::Engine::new(coracle_pipelines::Options {
             client: kubernetes.client.clone(),
@@ -286,6 +288,8 @@ pub(crate) struct Kubernetes {
     pub(crate) url: Option<String>,
     /// The cluster.
     pub(crate) in_use: Option<InUse>,
+    /// What is left for writes, through this router and every other.
+    pub(crate) room: Room,
     /// What works until the server stops.
     pub(crate) parts: Vec<BoxFuture<'static, ()>>,
     pub(crate) audit: audit::Log,
@@ -308,6 +312,7 @@ async fn on_cluster(wanted: &Cluster, data_dir: &DataDir, url: &str) -> Result<K
         namespace: connection.in_use.namespace.clone(),
         url: None,
         in_use: Some(connection.in_use),
+        room: Room::default(),
         parts: Vec::new(),
         audit: audit::Log::off(),
     })

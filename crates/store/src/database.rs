@@ -8,8 +8,10 @@ use std::{
     ops::{Deref, DerefMut},
     path::Path,
     sync::{Arc, mpsc},
+    time::Instant,
 };
 
+use coracle_api::reason::Reason;
 use parking_lot::Mutex;
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteArguments};
 use tokio::{
@@ -25,6 +27,17 @@ pub enum Error {
     /// There is no space left.
     #[error("the disk that holds the database is full: free some space, then try again")]
     DiskFull(#[source] Arc<sqlx::Error>),
+    /// Somebody else writes, and does not end.
+    #[error(
+        "another program holds the database locked: find it (`fuser coracle.db`) and end it, then try again"
+    )]
+    Busy(#[source] Arc<sqlx::Error>),
+    /// The disk does not do what it is asked.
+    #[error(
+        "the disk that holds the database does not read or write as it should: look at the kernel's log (`dmesg`), \
+         then try again"
+    )]
+    Io(#[source] Arc<sqlx::Error>),
     /// Writing is not allowed.
     #[error("the database cannot be written: make its file, folder and disk writable, then try again")]
     ReadOnly(#[source] Arc<sqlx::Error>),
@@ -39,16 +52,45 @@ pub enum Error {
     Failed(#[source] Arc<sqlx::Error>),
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        let cause = Cause::of(&error);
+impl Error {
+    /// The stable name.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::DiskFull(_) => Reason::DiskFull,
+            Self::Busy(_) | Self::Io(_) | Self::ReadOnly(_) | Self::Closed => Reason::DatabaseUnavailable,
+            Self::Corrupt(_) | Self::Failed(_) => Reason::InternalError,
+        }
+    }
+
+    fn caused(cause: Cause, error: sqlx::Error) -> Self {
         let error = Arc::new(error);
         match cause {
             Cause::DiskFull => Self::DiskFull(error),
+            Cause::Busy => Self::Busy(error),
+            Cause::Io => Self::Io(error),
             Cause::ReadOnly => Self::ReadOnly(error),
             Cause::Corrupt => Self::Corrupt(error),
             Cause::CannotOpen | Cause::Other => Self::Failed(error),
         }
+    }
+
+    /// What a breakpoint says that a write comes to, as one of SQLite's codes.
+    fn injected() -> Result<(), Self> {
+        let Some(code) = coracle_breakpoint::error("store.write") else {
+            return Ok(());
+        };
+        let error = sqlx::Error::Io(std::io::Error::other(format!("breakpoint: {code}")));
+        Err(Self::caused(
+            Cause::of_code(code.parse().unwrap_or_default()),
+            error,
+        ))
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::caused(Cause::of(&error), error)
     }
 }
 
@@ -56,6 +98,8 @@ impl From<sqlx::Error> for Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     DiskFull,
+    Busy,
+    Io,
     ReadOnly,
     Corrupt,
     /// A file cannot be opened or made.
@@ -69,11 +113,17 @@ impl Cause {
         let Some(code) = code.and_then(|code| code.parse::<i32>().ok()) else {
             return Self::Other;
         };
+        Self::of_code(code)
+    }
+
+    const fn of_code(code: i32) -> Self {
         // The low byte is the kind of error, the rest says more.
         match (code, code & 0xff) {
             // 4874: no space for the index of the write-ahead log.
             (_, 13) | (4874, _) => Self::DiskFull,
+            (_, 5 | 6) => Self::Busy,
             (_, 8) => Self::ReadOnly,
+            (_, 10) => Self::Io,
             (_, 11 | 26) => Self::Corrupt,
             (_, 14) => Self::CannotOpen,
             _ => Self::Other,
@@ -152,6 +202,8 @@ pub(crate) struct Pool {
     /// Whether this is a database in memory, as tests have it: what happens in one must not depend
     /// on how fast the thread of its connection is.
     is_repeatable: bool,
+    /// When somebody last waited for another program as long as one may.
+    waited_in_vain: Mutex<Option<(Instant, Error)>>,
 }
 
 impl Pool {
@@ -162,6 +214,7 @@ impl Pool {
             idle: Mutex::new(connections),
             log,
             is_repeatable: false,
+            waited_in_vain: Mutex::default(),
         }
     }
 
@@ -173,11 +226,17 @@ impl Pool {
     /// A connection, when one is free.
     pub(crate) async fn lease(self: &Arc<Self>) -> Result<Lease, Error> {
         let permits = Arc::clone(&self.permits);
+        let came = Instant::now();
         let permit = permits.acquire_owned().await.map_err(|_| Error::Closed)?;
         if self.is_repeatable {
             // Nobody else is under way when the thread gets to work, so that it makes no difference
             // whether it answers at once.
             tokio::task::yield_now().await;
+        }
+        // Whoever stood in line behind somebody who waited in vain has waited as long.
+        match &*self.waited_in_vain.lock() {
+            Some((then, error)) if *then > came => return Err(error.clone()),
+            _ => {}
         }
         let connection = self.idle.lock().pop().ok_or(Error::Closed)?;
         Ok(Lease {
@@ -255,8 +314,20 @@ impl Lease {
     /// Begins a transaction. One that is not committed is rolled back when the lease is dropped.
     pub(crate) async fn begin(&mut self) -> Result<(), Error> {
         self.is_in_transaction = true;
-        sqlx::query("BEGIN").execute(&mut **self).await?;
-        Ok(())
+        let pool = self.place.as_ref().map(|place| Arc::clone(&place.pool));
+        let Some(pool) = pool.filter(|pool| pool.log.is_some()) else {
+            sqlx::query("BEGIN").execute(&mut **self).await?;
+            return Ok(());
+        };
+        // A writer takes the lock at once: if another program has it, nothing was done yet.
+        let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut **self).await;
+        begun.map(drop).map_err(|error| {
+            let error = Error::from(error);
+            if let Error::Busy(_) = error {
+                *pool.waited_in_vain.lock() = Some((Instant::now(), error.clone()));
+            }
+            error
+        })
     }
 
     /// Runs statements that begin and commit a transaction themselves: one message to the thread
@@ -266,6 +337,7 @@ impl Lease {
         statements: sqlx::query::Query<'_, sqlx::Sqlite, SqliteArguments>,
     ) -> Result<(), Error> {
         self.is_in_transaction = true;
+        Error::injected()?;
         coracle_breakpoint::at("objects.before-commit");
         statements.execute(&mut **self).await?;
         coracle_breakpoint::at("objects.committed");
@@ -275,6 +347,7 @@ impl Lease {
 
     /// Makes the transaction durable.
     pub(crate) async fn commit(&mut self) -> Result<(), Error> {
+        Error::injected()?;
         coracle_breakpoint::at("rows.before-commit");
         sqlx::query("COMMIT").execute(&mut **self).await?;
         coracle_breakpoint::at("rows.committed");

@@ -83,6 +83,18 @@ pub enum OpenError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// Another program holds it locked.
+    #[error(
+        "another program holds the database `{}` locked: find it (`fuser {}`) and end it, then start again",
+        path.display(), path.display()
+    )]
+    Busy {
+        /// The file.
+        path: PathBuf,
+        /// What was refused.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// Its folder does not exist.
     #[error("the folder of the database `{}` does not exist: create it, then start again", path.display())]
     NoFolder {
@@ -166,7 +178,8 @@ async fn open_file(path: PathBuf) -> Result<Database, OpenError> {
 fn options() -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(10))
+        // Nobody else should write here. Who does so for a moment, such as a tool, is waited for.
+        .busy_timeout(Duration::from_secs(3))
         .statement_cache_capacity(256)
         .row_buffer_size(256)
         .pragma("temp_store", "memory")
@@ -352,7 +365,11 @@ fn refused(path: &Path, error: sqlx::Error) -> OpenError {
             path,
             source: error.into(),
         },
-        Cause::Other => OpenError::Other {
+        Cause::Busy => OpenError::Busy {
+            path,
+            source: error.into(),
+        },
+        Cause::Io | Cause::Other => OpenError::Other {
             path,
             source: error.into(),
         },

@@ -5,7 +5,7 @@
 
 use axum::{
     Json,
-    http::StatusCode,
+    http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
 use coracle_api::{
@@ -14,10 +14,13 @@ use coracle_api::{
     launch::Failure,
     reason::{Reason, chain},
 };
-use coracle_store::records;
+use coracle_store::{database, records};
 use serde_json::{Value, json};
 
 use super::wire::Status;
+
+/// When to ask again what the database could not do, in seconds.
+const LATER: u64 = 2;
 
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +84,9 @@ pub(crate) enum Error {
     /// The records could not be read or written.
     #[error("the records could not be read or written: the server's log says why")]
     Records(#[source] records::Error),
+    /// The database could not do it now, and may later.
+    #[error("{0}")]
+    Database(#[source] database::Error),
     /// Something here is at fault.
     #[error("{context}: the server's log says why")]
     Internal {
@@ -119,7 +125,8 @@ impl Error {
             Self::NotFound { .. } | Self::Absent(_) => 5,
             Self::AlreadyExists { .. } => 6,
             Self::PermissionDenied(_) => 7,
-            Self::TooLarge(_) => 8,
+            Self::Database(error) if error.reason() != Reason::DiskFull => 14,
+            Self::TooLarge(_) | Self::Database(_) => 8,
             Self::FailedPrecondition(_) => 9,
             Self::Aborted(_) => 10,
             Self::MethodNotAllowed(_) => 12,
@@ -133,6 +140,8 @@ impl Error {
         match self {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Database(error) if error.reason() == Reason::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upload(inner) => inner.status(),
             _ => match self.code() {
                 3 | 9 => StatusCode::BAD_REQUEST,
@@ -151,6 +160,8 @@ impl IntoResponse for Error {
         let (code, status, message) = (self.code(), self.status(), self.to_string());
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %chain(&self), "a request failed");
+        } else if status.is_server_error() {
+            tracing::warn!(error = %chain(&self), "a request was not done");
         }
         let body = if let Self::Upload(_) = self {
             json!({ "error_message": message, "error_details": message })
@@ -160,12 +171,18 @@ impl IntoResponse for Error {
                 "code": code,
                 "message": message,
             })];
-            if let Self::Refused { reason, .. } = self {
-                details.push(error_info(reason));
+            match &self {
+                Self::Refused { reason, .. } => details.push(error_info(*reason)),
+                Self::Database(error) => details.push(error_info(error.reason())),
+                _ => {}
             }
             json!({ "code": code, "message": message, "details": details })
         };
-        (status, Json(body)).into_response()
+        let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, LATER.into());
+        }
+        response
     }
 }
 
@@ -184,6 +201,9 @@ impl From<records::Error> for Error {
             | records::Error::InvalidValue { .. }
             | records::Error::InvalidCursor { .. } => Self::Invalid(error.to_string()),
             records::Error::NotEnded { .. } => Self::FailedPrecondition(error.to_string()),
+            records::Error::Database(error) if error.reason() != Reason::InternalError => {
+                Self::Database(error)
+            }
             other => Self::Records(other),
         }
     }
@@ -269,6 +289,7 @@ mod tests {
         check(Error::MethodNotAllowed(axum::http::Method::PUT), 12, 405);
         check(Error::internal("x", "y"), 13, 500);
         check(Error::Unauthenticated(text()), 16, 401);
+        check(Error::Database(database::Error::Closed), 14, 503);
     }
 
     #[test]
