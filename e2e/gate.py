@@ -17,11 +17,14 @@ class Gate:
         self.left = threading.Event()
         self.visits = 0
         self._open = threading.Event()
+        self._came = threading.Condition()
         gate = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                gate.visits += 1
+                with gate._came:
+                    gate.visits += 1
+                    gate._came.notify_all()
                 gate.reached.set()
                 # Wake to see whether the task is still there: the socket is readable once it is closed.
                 while not gate._open.wait(0.05):
@@ -56,6 +59,10 @@ class Gate:
 
     def wait_reached(self) -> None:
         assert self.reached.wait(60), "no task came to the gate in 60 s"
+
+    def wait_visits(self, count: int) -> bool:
+        with self._came:
+            return self._came.wait_for(lambda: self.visits >= count, 100)
 
     def wait_left(self) -> None:
         assert self.left.wait(30), "the task still waits at the gate after 30 s"

@@ -13,8 +13,10 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
+/// Events that may wait to be written.
+const MOST_WAITING: usize = 4096;
 /// How many events are kept in mind, to be counted up.
 const KEPT: usize = 4096;
 
@@ -52,17 +54,17 @@ struct Told {
 
 /// Where events are handed in. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Recorder(mpsc::UnboundedSender<Told>);
+pub(crate) struct Recorder(mpsc::Sender<Told>);
 
 /// Writes what its recorders hand in, until the last of them is gone.
 pub(crate) struct Writer {
-    receiver: mpsc::UnboundedReceiver<Told>,
+    receiver: mpsc::Receiver<Told>,
     client: Client,
     written: HashMap<String, (String, i32)>,
 }
 
 pub(crate) fn channel(client: Client) -> (Recorder, Writer) {
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::channel(MOST_WAITING);
     let writer = Writer {
         receiver,
         client,
@@ -75,7 +77,12 @@ impl Recorder {
     /// Records an event. `by` is the controller, as Kubernetes names it.
     pub(crate) fn tell(&self, by: &'static str, about: ObjectReference, note: Note, at: Timestamp) {
         // The writer ends only with its recorders.
-        let _ = self.0.send(Told { about, by, note, at });
+        if let Err(TrySendError::Full(told)) = self.0.try_send(Told { about, by, note, at }) {
+            tracing::warn!(
+                reason = told.note.reason,
+                "an event was not written: too many wait to be"
+            );
+        }
     }
 }
 

@@ -79,6 +79,7 @@ fn attempt() -> Result<u8, String> {
         let message = failure.message.lines().next().unwrap_or_default();
         log.say(&format!("{}: {message}", failure.reason));
     }
+    log.close();
     // Nothing more is written to the log, unless the server cannot be told.
     if let Some(log) = log_of(&log_uri) {
         report.artifacts.insert(LOG_ARTIFACT.to_owned(), vec![log]);

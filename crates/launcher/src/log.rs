@@ -10,6 +10,9 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+/// How much of the command's output is kept.
+const KEPT: u64 = 1 << 30;
+
 /// Which of the command's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
@@ -30,6 +33,10 @@ struct Inner {
     tail: Tail,
     /// Bytes of the command's output so far.
     written: u64,
+    /// Of them, those that may be kept.
+    most: u64,
+    /// And those that were not.
+    dropped: u64,
 }
 
 impl Log {
@@ -39,6 +46,8 @@ impl Log {
                 file: None,
                 tail: Tail::new(),
                 written: 0,
+                most: KEPT,
+                dropped: 0,
             }),
         }
     }
@@ -54,6 +63,11 @@ impl Log {
         inner.pass_on(stream, bytes);
         inner.tail.push(stream, bytes);
         inner.written += bytes.len() as u64;
+    }
+
+    /// No more output comes: of what was too much to be kept, the last lines are.
+    pub(crate) fn close(&self) {
+        self.lock().close();
     }
 
     /// How much the command has written so far.
@@ -87,12 +101,36 @@ impl Inner {
             }
             Stream::Err => io::stderr().lock().write_all(bytes),
         };
+        if self.written < self.most {
+            self.keep(bytes);
+        } else {
+            self.dropped += bytes.len() as u64;
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
         if let Some(file) = &mut self.file
             && let Err(error) = file.write_all(bytes)
         {
             self.file = None;
             let _ = writeln!(io::stderr(), "coracle: the log is not kept from here on: {error}");
         }
+    }
+
+    fn close(&mut self) {
+        if self.dropped == 0 {
+            return;
+        }
+        let mut text = format!(
+            "\ncoracle: {} bytes are missing here: of a task's output the first {} MiB are kept, and the last lines\n",
+            std::mem::take(&mut self.dropped),
+            self.most >> 20,
+        );
+        for line in self.tail.story().lines {
+            text.push_str(&line);
+            text.push('\n');
+        }
+        self.keep(text.as_bytes());
     }
 }
 
@@ -305,6 +343,26 @@ mod tests {
         assert_eq!(story.lines[0], "line 9981");
         assert_eq!(story.lines[19].len(), Tail::LONGEST);
         assert!(tail.lines.len() <= Tail::KEPT);
+    }
+
+    #[test]
+    fn of_too_much_output_the_beginning_and_the_last_lines_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let log = Log::new();
+        log.lock().most = 10;
+        log.keep(File::create(&path).unwrap());
+        for line in ["first line\n", "second\n", "third\n"] {
+            log.write(Stream::Out, line.as_bytes());
+        }
+        log.close();
+        log.close();
+        let kept = std::fs::read_to_string(&path).unwrap();
+        let marker = "coracle: 13 bytes are missing here: of a task's output the first 0 MiB are kept, and the last lines";
+        assert_eq!(
+            kept,
+            format!("first line\n\n{marker}\nfirst line\nsecond\nthird\n")
+        );
     }
 
     #[test]

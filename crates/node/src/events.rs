@@ -8,10 +8,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{Api, Client, api::PostParams};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// The name that events and other writes of this crate carry.
 pub(crate) const COMPONENT: &str = "coracle-node";
+
+/// Events that may wait to be written.
+const MOST_WAITING: usize = 4096;
 
 /// Whether an event is news or trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,18 +26,18 @@ pub(crate) enum Kind {
 /// Where events are handed in. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
-    sender: mpsc::UnboundedSender<Event>,
+    sender: mpsc::Sender<Event>,
     node: String,
 }
 
 /// Writes what its recorders hand in.
 pub(crate) struct Writer {
-    receiver: mpsc::UnboundedReceiver<Event>,
+    receiver: mpsc::Receiver<Event>,
     client: Client,
 }
 
 pub(crate) fn channel(client: Client, node: &str) -> (Recorder, Writer) {
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::channel(MOST_WAITING);
     let recorder = Recorder {
         sender,
         node: node.to_owned(),
@@ -97,7 +100,12 @@ impl Recorder {
             ..Event::default()
         };
         // The writer ends only with the node.
-        let _ = self.sender.send(event);
+        if let Err(TrySendError::Full(event)) = self.sender.try_send(event) {
+            tracing::warn!(
+                reason = event.reason,
+                "an event was not written: too many wait to be"
+            );
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 use crate::readiness::readable;
-use crate::runtime::run_dir::RunDir;
+use crate::runtime::run_dir::{LOG_BYTES, LOG_FILES, RunDir};
 
 /// How much is read and sent at once.
 const CHUNK: usize = 64 * 1024;
@@ -152,8 +152,9 @@ fn identity(file: &File) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// What comes after `current`, which is at its end. `None` if nothing does yet.
-fn after(dir: &RunDir, current: &File) -> io::Result<Option<File>> {
+/// What comes after `current`, which is at its end, and whether it does at once: what was between them may have gone.
+/// `None` if nothing comes yet.
+fn after(dir: &RunDir, current: &File) -> io::Result<Option<(File, bool)>> {
     let own = identity(current)?;
     let mut all = parts(dir)?;
     let mut place = None;
@@ -164,7 +165,23 @@ fn after(dir: &RunDir, current: &File) -> io::Result<Option<File>> {
     }
     // One that went already was older than all that are there.
     let next = place.map_or(0, |index| index + 1);
-    Ok((next < all.len()).then(|| all.swap_remove(next)))
+    Ok((next < all.len()).then(|| (all.swap_remove(next), place.is_some())))
+}
+
+/// What a follower is told between two parts of which the one between went before it was read.
+const OVERTAKEN: &[u8] =
+    b"coracle: some bytes are missing here: the container wrote faster than this was read\n";
+
+/// Says that what comes first is not the beginning; not to those who want only the end, or what is new, or so many
+/// bytes of the container's own.
+fn missing(dir: &RunDir, query: Query) -> Option<Vec<u8>> {
+    let wants_all = query.tail.is_none() && query.since.is_none() && query.limit.is_none();
+    let bytes = Some(dir.dropped()).filter(|bytes| wants_all && *bytes > 0)?;
+    let line = format!(
+        "coracle: {bytes} bytes are missing here: of a container's log the last {} MiB are kept\n",
+        (LOG_FILES * LOG_BYTES) >> 20,
+    );
+    Some(line.into_bytes())
 }
 
 /// Leaves of `parts` those that hold the last `count` lines, and goes to where those begin.
@@ -289,6 +306,11 @@ async fn read(dir: &RunDir, query: Query, sender: &mpsc::Sender<io::Result<Vec<u
         return Ok(());
     };
     let mut filter = Filter::new(query);
+    if let Some(line) = missing(dir, query)
+        && sender.send(Ok(line)).await.is_err()
+    {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
     let mut pending: Vec<u8> = Vec::new();
     loop {
         let is_over = dir.read_exit().is_some();
@@ -324,19 +346,22 @@ async fn read(dir: &RunDir, query: Query, sender: &mpsc::Sender<io::Result<Vec<u
         }
         let folder = dir.clone();
         let (back, next) = blocking(move || {
-            let Some(next) = after(&folder, &file)? else {
+            let Some((next, is_next)) = after(&folder, &file)? else {
                 return Ok((file, None));
             };
             // What was written before it was set aside.
             let mut rest = Vec::new();
             file.read_to_end(&mut rest)?;
-            Ok((next, Some(rest)))
+            Ok((next, Some((rest, is_next))))
         })
         .await?;
         file = back;
-        if let Some(rest) = next {
+        if let Some((rest, is_next)) = next {
             let mut shown = Vec::with_capacity(rest.len());
             filter.take(&rest, &mut shown);
+            if !is_next {
+                shown.extend_from_slice(OVERTAKEN);
+            }
             if !shown.is_empty() && sender.send(Ok(shown)).await.is_err() {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
@@ -488,7 +513,8 @@ mod tests {
         assert_eq!(tail(3), line("two") + &line("three") + &line("four"));
         assert_eq!(tail(9).lines().count(), 4);
         let oldest = File::open(dir.older_log(9)).unwrap();
-        let next = after(&dir, &oldest).unwrap().unwrap();
+        let (next, is_next) = after(&dir, &oldest).unwrap().unwrap();
+        assert!(is_next);
         assert_eq!(
             identity(&next).unwrap(),
             identity(&File::open(dir.older_log(10)).unwrap()).unwrap()
@@ -498,6 +524,35 @@ mod tests {
         std::fs::rename(dir.log(), dir.older_log(11)).unwrap();
         std::fs::write(dir.log(), line("five")).unwrap();
         assert!(after(&dir, &newest).unwrap().is_some());
+        std::fs::remove_file(dir.older_log(9)).unwrap();
+        let (_, is_next) = after(&dir, &oldest).unwrap().unwrap();
+        assert!(!is_next, "it went, and nobody knows what was after it");
+    }
+
+    #[tokio::test]
+    async fn a_log_whose_beginning_went_says_so_to_those_who_want_all_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = RunDir(folder.path().to_path_buf());
+        std::fs::write(dir.log(), "2026-01-01T00:00:01Z stdout F end\n").unwrap();
+        let read = async |query| {
+            let (sender, mut receiver) = mpsc::channel(10);
+            send(dir.clone(), query, sender).await;
+            let mut text = Vec::new();
+            while let Some(bytes) = receiver.recv().await {
+                text.extend(bytes.unwrap());
+            }
+            String::from_utf8(text).unwrap()
+        };
+        assert_eq!(read(Query::default()).await, "end\n");
+        dir.write_dropped(123).unwrap();
+        let marked =
+            "coracle: 123 bytes are missing here: of a container's log the last 50 MiB are kept\nend\n";
+        assert_eq!(read(Query::default()).await, marked);
+        let tail = Query {
+            tail: Some(1),
+            ..Query::default()
+        };
+        assert_eq!(read(tail).await, "end\n");
     }
 
     #[test]

@@ -242,12 +242,14 @@ impl Node {
         let (mode, measured) = tokio::join!(choose_mode(&options, isolation), measured);
         let mode = mode?;
         let (gpus, machine, cgroups, addresses, moving) = measured.map_err(Error::Interrupted)?;
-        let labels = registration::register(&client, &name, &machine)
-            .await
-            .map_err(|source| Error::Register {
-                name: name.clone(),
-                source,
-            })?;
+        let registered = cancel.run_until_cancelled(registration::register_at_last(&client, &name, &machine));
+        let Some(labels) = registered.await else {
+            return Ok(());
+        };
+        let labels = labels.map_err(|source| Error::Register {
+            name: name.clone(),
+            source,
+        })?;
         let registered = Timestamp::now();
         let (recorder, writer) = events::channel(client.clone(), &name);
         // Where containers write into environments, files must not be shared with uv's cache.

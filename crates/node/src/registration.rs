@@ -215,9 +215,37 @@ fn system() -> NodeSystemInfo {
     }
 }
 
+/// The pauses between attempts to register.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The same, tried again for as long as the API does not answer or cannot write: a node that gave up would run
+/// nothing until the next start.
+pub(crate) async fn register_at_last(
+    client: &Client,
+    name: &str,
+    machine: &Machine,
+) -> Result<BTreeMap<String, String>, kube::Error> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match register(client, name, machine).await {
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                return Err(kube::Error::Api(status));
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "cannot register this machine as a node: trying again");
+            }
+            registered => return registered,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
 /// Makes the Node object, or brings it up to date.
 /// Gives back its labels.
-pub(crate) async fn register(
+async fn register(
     client: &Client,
     name: &str,
     machine: &Machine,

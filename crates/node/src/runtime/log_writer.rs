@@ -45,7 +45,11 @@ impl Log {
             .checked_sub(LOG_FILES)
             .filter(|oldest| *oldest > 0)
         {
-            let _ = fs::remove_file(self.dir.older_log(oldest));
+            let oldest = self.dir.older_log(oldest);
+            // Before it goes: nothing goes that nobody is told of.
+            let bytes = fs::metadata(&oldest).map_or(0, |metadata| metadata.len());
+            let _ = self.dir.write_dropped(self.dir.dropped() + bytes);
+            let _ = fs::remove_file(oldest);
         }
         self.next += 1;
         self.file = open(&self.dir)?;
@@ -171,6 +175,7 @@ mod tests {
         }
         let read = |path| fs::read_to_string(path).unwrap();
         assert_eq!(dir.older_logs(), [1, 2, 3]);
+        assert_eq!(dir.dropped(), 0);
         assert_eq!(read(dir.older_log(1)), "aaaabbbb");
         assert_eq!(read(dir.log()), "de");
         drop(log);
@@ -179,6 +184,7 @@ mod tests {
             log.write_all(text.as_bytes()).unwrap();
         }
         assert_eq!(dir.older_logs(), [2, 3, 4, 5]);
+        assert_eq!(dir.dropped(), 8, "`aaaabbbb`");
         assert_eq!(
             (read(dir.older_log(5)), read(dir.log())),
             ("f".to_owned(), "g".to_owned())

@@ -1,6 +1,6 @@
 //! The folder of one run of one container: what is kept there, whichever way it runs.
 //!
-//! `log` (CRI format; older parts are `log.1`, `log.2` and so on), `exit.json` (made when it is over) and
+//! `log` (CRI format; older parts are `log.1`, `log.2` and so on, and `log-dropped` has how many bytes of them went), `exit.json` (made when it is over) and
 //! `termination-log` are there for every run. A process has `spec.json` (removed once read: it holds secrets), `pid` (who
 //! runs it: made once, never replaced), `control` (the socket of [`super::process::control`]), `shim.err`, and the
 //! sandbox's own folders `root`, `upper`, `work`, `layers`, `tmp`.
@@ -111,6 +111,19 @@ impl RunDir {
             .collect();
         numbers.sort_unstable();
         numbers
+    }
+
+    /// How many bytes went with the oldest parts of the log; 0 when all of it is there.
+    pub(crate) fn dropped(&self) -> u64 {
+        let text = fs::read_to_string(self.0.join("log-dropped")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
+    /// Writes that down, all or nothing.
+    pub(crate) fn write_dropped(&self, bytes: u64) -> io::Result<()> {
+        let draft = self.0.join("log-dropped.new");
+        fs::write(&draft, bytes.to_string())?;
+        fs::rename(&draft, self.0.join("log-dropped"))
     }
 
     pub(crate) fn exit(&self) -> PathBuf {

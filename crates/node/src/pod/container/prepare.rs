@@ -32,7 +32,7 @@ use crate::{
         worker::{Setup, Unready},
     },
     runtime::process::{
-        cgroup::Limits,
+        cgroup::{Limits, most_pids},
         spec::{HOME, Spec},
     },
     warm,
@@ -509,6 +509,7 @@ impl Job {
         let limits = Limits {
             memory: self.limit("memory").and_then(|amount| positive(amount.units())),
             cpu_milli: self.limit("cpu").and_then(|amount| positive(amount.milli())),
+            pids: Some(most_pids()),
         };
         let loose: Vec<&str> = [
             (limits.memory.is_some() && !cgroups.has_memory(), "memory"),

@@ -12,7 +12,7 @@ use coracle_api::reason::Reason;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _, DuplexStream},
-    sync::{mpsc, oneshot},
+    sync::{oneshot, watch},
 };
 
 use super::{
@@ -264,16 +264,16 @@ fn type_in(mut to: Writer) -> Input {
 
 /// The newest size wins when they come faster than the engine takes them.
 fn resize(set: impl Fn(Size) -> BoxFuture<'static, ()> + Send + 'static) -> Resize {
-    let (sender, mut sizes) = mpsc::unbounded_channel();
+    let (sender, mut sizes) = watch::channel(None);
     tokio::spawn(async move {
-        while let Some(mut size) = sizes.recv().await {
-            while let Ok(newer) = sizes.try_recv() {
-                size = newer;
+        while sizes.changed().await.is_ok() {
+            let size = *sizes.borrow_and_update();
+            if let Some(size) = size {
+                set(size).await;
             }
-            set(size).await;
         }
     });
     Box::new(move |size| {
-        let _ = sender.send(size);
+        let _ = sender.send(Some(size));
     })
 }

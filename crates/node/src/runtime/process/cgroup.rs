@@ -1,4 +1,4 @@
-//! Control groups: limits on memory and CPU, and whether the kernel had to kill for want of memory.
+//! Control groups: limits on memory, CPU and the number of processes, and whether the kernel had to kill for want of memory.
 //!
 //! Version 1 and version 2 hierarchies both occur, and both may be closed to us. What is not there is `None`:
 //! the caller says so to the user, and runs the container without a limit.
@@ -14,6 +14,7 @@ pub(crate) struct Cgroups {
     version: Version,
     memory: Option<PathBuf>,
     cpu: Option<PathBuf>,
+    pids: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +31,17 @@ pub(crate) struct Limits {
     pub(crate) memory: Option<u64>,
     /// Thousandths of a core.
     pub(crate) cpu_milli: Option<u64>,
+    /// Processes and threads. Where there is no group for it, there is no limit.
+    pub(crate) pids: Option<u64>,
+}
+
+/// How many processes and threads one container may have: so many that none needs more, and so few that one that
+/// makes ever more of them leaves this machine enough.
+pub(crate) fn most_pids() -> u64 {
+    const MOST: u64 = 16 * 1024;
+    let all = fs::read_to_string("/proc/sys/kernel/pid_max").ok();
+    let all = all.and_then(|text| text.trim().parse::<u64>().ok());
+    all.map_or(MOST, |all| (all / 4).min(MOST))
 }
 
 /// A control group that cannot be made.
@@ -67,6 +79,7 @@ impl Cgroups {
             version: Version::One,
             memory: find("memory"),
             cpu: find("cpu"),
+            pids: find("pids"),
         }
     }
 
@@ -85,6 +98,7 @@ impl Cgroups {
                 version: Version::Two,
                 memory: has("memory").then(|| ours.clone()),
                 cpu: has("cpu").then(|| ours.clone()),
+                pids: has("pids").then(|| ours.clone()),
             })
         });
         found.unwrap_or_default()
@@ -106,6 +120,7 @@ impl Cgroups {
         let wanted = [
             limits.memory.and(self.memory.as_ref()),
             limits.cpu_milli.and(self.cpu.as_ref()),
+            limits.pids.and(self.pids.as_ref()),
         ];
         for parent in wanted.into_iter().flatten() {
             let path = parent.join(name);
@@ -127,7 +142,7 @@ impl Cgroups {
 
     /// Removes the groups of a container whose helper did not.
     pub(crate) fn remove(&self, name: &str) {
-        for parent in self.memory.iter().chain(&self.cpu) {
+        for parent in self.memory.iter().chain(&self.cpu).chain(&self.pids) {
             let _ = fs::remove_dir(parent.join(name));
         }
     }
@@ -145,6 +160,11 @@ impl Cgroups {
                 let _ = fs::write(group.join("memory.swap.max"), "0");
             }
             _ => {}
+        }
+        if let Some(count) = limits.pids
+            && has("pids.max")
+        {
+            fs::write(group.join("pids.max"), count.to_string())?;
         }
         let quota = limits.cpu_milli.map(|milli| (milli * PERIOD_US / 1000).max(1000));
         match (self.version, quota) {
@@ -202,7 +222,7 @@ fn make_writable(group: &Path) -> Option<PathBuf> {
 }
 
 fn enable(group: &Path) {
-    for controller in ["+memory", "+cpu"] {
+    for controller in ["+memory", "+cpu", "+pids"] {
         let _ = fs::write(group.join("cgroup.subtree_control"), controller);
     }
 }
