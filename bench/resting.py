@@ -4,8 +4,11 @@ import os
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import runs
+from kfp import dsl
 from line import Line
 from memory import family, memory_mb
 from server import BINARY, Server, environment, free_port
@@ -13,25 +16,55 @@ from server import BINARY, Server, environment, free_port
 IDLE_SECONDS = 10
 
 
-def measure(folder: Path, rounds: int):
+@dsl.pipeline(name="bench-stored")
+def importing():
+    """A run without a Pod."""
+    dsl.importer(artifact_uri="s3://bucket/nothing", artifact_class=dsl.Dataset)
+
+
+def measure(folder: Path, rounds: int, stored: int):
+    """Figures of a server at rest, new, and with so many finished runs."""
     folder.mkdir()
+    yield Line("the binary", "MB", [BINARY.stat().st_size / 1e6], "< 60")
     fresh = [ready_ms(folder / f"fresh-{number}") for number in range(rounds)]
     yield Line("up to ready, new data directory", "ms", fresh, "< 500")
     again = [ready_ms(folder / "fresh-0") for _ in range(rounds)]
     yield Line("up to ready, data directory in use before", "ms", again, "< 500")
 
-    server = Server(folder / "idle", folder / "idle.log").start()
+    yield from idle(folder / "fresh-0", "")
+    fill(folder / "full", stored)
+    full = [ready_ms(folder / "full") for _ in range(rounds)]
+    yield Line(f"up to ready, {stored} finished runs", "ms", full, "< 200")
+    yield from idle(folder / "full", f", {stored} finished runs")
+
+
+def fill(data_dir: Path, count: int) -> None:
+    """Has a server run a pipeline so many times."""
+    server = Server(data_dir, data_dir.with_suffix(".log")).start()
+    try:
+        document = runs.compiled(importing)
+        with ThreadPoolExecutor(4) as clients:
+            started = list(clients.map(lambda _: runs.submit_document(server, document), range(count)))
+        for run_id in started:
+            assert runs.finish(server, run_id, timeout=600).state == "SUCCEEDED"
+    finally:
+        server.stop()
+
+
+def idle(data_dir: Path, which: str):
+    """What a server costs on this directory while nobody asks for anything."""
+    server = Server(data_dir, data_dir.with_suffix(".log")).start()
     try:
         time.sleep(3)
         rss, pss = memory_mb(family(server.process.pid))
-        yield Line("idle, resident memory (RSS)", "MB", [rss], "< 80")
-        yield Line("idle, proportional memory (PSS)", "MB", [pss])
+        yield Line(f"idle, resident memory (RSS){which}", "MB", [rss], "< 60")
+        yield Line(f"idle, proportional memory (PSS){which}", "MB", [pss])
         before = spent(server.process.pid)
         time.sleep(IDLE_SECONDS)
         after = spent(server.process.pid)
         share = (after[0] - before[0]) / IDLE_SECONDS * 100
-        yield Line("idle, processor", "%", [share], "0", "of one core")
-        yield Line("idle, wake-ups", "/s", [(after[1] - before[1]) / IDLE_SECONDS])
+        yield Line(f"idle, processor{which}", "%", [share], "0", "of one core")
+        yield Line(f"idle, wake-ups{which}", "/s", [(after[1] - before[1]) / IDLE_SECONDS])
     finally:
         server.stop()
 

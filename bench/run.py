@@ -42,7 +42,8 @@ def main() -> int:
     print(f"{'':<58}{'median':>9} {'unit':<8}{'least – most':<20}{'target':<10}")
     with tempfile.TemporaryDirectory(prefix="coracle-bench-") as scratch:
         folder = Path(scratch)
-        add(*resting.measure(folder / "resting", rounds=3 if options.quick else 10))
+        rounds, stored = (3, 1000) if options.quick else (10, 10_000)
+        add(*resting.measure(folder / "resting", rounds, stored))
         add(*tasks.measure(folder / "tasks", is_quick=options.quick))
     print_ratios(lines)
     write({"lines": [{**asdict(line), "median": line.median} for line in lines]}, started)

@@ -149,6 +149,24 @@ def leaves(how: str):
 
 
 @dsl.component(base_image=IMAGE)
+def leaves_open(out: Output[Dataset]):
+    import builtins
+    import sys
+
+    class Ends:
+        def __del__(self):
+            print("ended")
+
+    # Nobody closes it; it is written when its module is taken apart.
+    this = sys.modules[leaves_open.__module__]
+    this.file = builtins.open(out.path, "w")  # noqa: SIM115
+    this.file.write("in a buffer")
+    this.ends = Ends()
+    this.circle = [Ends()]
+    this.circle.append(this.circle)
+
+
+@dsl.component(base_image=IMAGE)
 def many_processes() -> int:
     import concurrent.futures
     import multiprocessing
@@ -219,6 +237,7 @@ def everything():
         "code", "words", "at once", "interrupted", "abort", "signal 9", "signal 15", "signal 11", "well",
     ):  # fmt: skip
         leaves(how=how).set_display_name(f"leaves {how}")
+    leaves_open()
     many_processes()
     a_server()
     a_server()

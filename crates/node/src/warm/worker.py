@@ -13,6 +13,7 @@ closes the connection, and the copies go too.
 import array
 import ast
 import atexit
+import contextlib
 import ctypes
 import errno
 import gc
@@ -25,6 +26,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import types
 
 EXECUTOR = "kfp.dsl.executor_main"
@@ -32,7 +34,6 @@ EXECUTOR = "kfp.dsl.executor_main"
 UNSAFE = {"cudf", "cupy", "dask", "distributed", "grpc", "h2o", "jax", "mxnet", "paddle", "polars", "pyspark", "ray"}
 UNSAFE |= {"tensorflow", "tensorrt", "torch", "vllm"}
 LONGEST = 64 * 1024
-interrupted = []
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -52,23 +53,20 @@ def checked(result):
 
 
 def prepare(modules, limit):
-    """Imports what tasks will, and says what that changed in the environment."""
+    """Imports what tasks will, and gives the variables that this added."""
     importlib.import_module("kfp.dsl.executor")
     importlib.import_module("kfp.dsl.kfp_config")
-    environment = dict(os.environ)
+    had = set(os.environ)
     for name in modules:
         importing(name, limit)
-    changed = {name: value for name, value in os.environ.items() if environment.get(name) != value}
-    if any(name not in os.environ or name in environment for name in {*environment} - {*os.environ} | {*changed}):
-        raise Refused(modules[-1], "it changes variables")
     gc.collect()
     gc.freeze()
-    return changed
+    return {name: value for name, value in os.environ.items() if name not in had}
 
 
 def importing(name, limit):
     """Imports one module, and looks whether it left anything behind that a copy would lack or show."""
-    before, had = outside(), unsafe()
+    before, had, variables = outside(), unsafe(), dict(os.environ)
     with tempfile.TemporaryFile() as said:
         streams = [os.dup(1), os.dup(2)]
         os.dup2(said.fileno(), 1)
@@ -85,6 +83,8 @@ def importing(name, limit):
                 os.close(stream)
         if said.seek(0, os.SEEK_END):
             raise Refused(name, "its import prints something")
+    if any(os.environ.get(variable) != value for variable, value in variables.items()):
+        raise Refused(name, "it changes variables")
     if unsafe() - had:
         raise Refused(name, f"it imports {', '.join(unsafe() - had)}")
     # A library that ends its threads before a fork and starts them after does so now.
@@ -109,10 +109,9 @@ def outside():
     """What of this process is not its memory."""
     files = {}
     for number in os.listdir("/proc/self/fd"):
-        try:
+        # The one that was just read with is gone.
+        with contextlib.suppress(OSError):
             files[number] = os.readlink(f"/proc/self/fd/{number}")
-        except OSError:
-            pass  # the one that was just read with
     handled = [signal.getsignal(number) for number in signal.valid_signals()]
     return files, handled, os.getcwd()
 
@@ -132,10 +131,9 @@ def imports(source):
 
 
 def tell(**what):
-    try:
+    # When the node is gone, tasks go on.
+    with contextlib.suppress(OSError):
         os.write(1, json.dumps(what).encode() + b"\n")
-    except OSError:
-        pass  # the node is gone, and tasks go on
 
 
 def send(connection, **what):
@@ -304,39 +302,61 @@ def become(task, imported):
         # Python's own generator sees to this by itself.
         sys.modules["numpy.random"].seed()
     sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        runpy._run_module_as_main(EXECUTOR)
-    except SystemExit:
-        raise
-    except BaseException as error:
-        # Without the lines of this file, which no other Python would show.
-        error.__traceback__ = error.__traceback__.tb_next
-        sys.excepthook(type(error), error, error.__traceback__)
-        if isinstance(error, KeyboardInterrupt):
-            interrupted.append(error)
-        sys.exit(1)
-
-
-def interrupt():
-    """Ends this process as Python ends one that an interrupt reached, when everything else is done."""
-    if interrupted:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    had = set(sys.modules)
+    code = run()
+    finish(had)
+    if code is None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code & 0xFF)
+
+
+def run():
+    """Runs the executor as `python3 -m` does, and gives its exit code; none if an interrupt ended it."""
+    try:
+        runpy._run_module_as_main(EXECUTOR)
+        return 0
+    except SystemExit as leaving:
+        if leaving.code is None or isinstance(leaving.code, int):
+            return leaving.code or 0
+        print(leaving.code, file=sys.stderr)
+        return 1
+    except BaseException as error:
+        # Without the line of this file, which no other Python would show.
+        error.__traceback__ = error.__traceback__.tb_next
+        sys.excepthook(type(error), error, error.__traceback__)
+        return None if isinstance(error, KeyboardInterrupt) else 1
+
+
+def finish(had):
+    """Ends what is the task's own as Python does at its end: threads, exit functions, objects, buffers.
+
+    What was imported before is left as it is: to take it apart is to copy its memory first, which takes longer than a
+    small task.
+    """
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    own = [sys.modules.pop(name) for name in list(sys.modules) if name not in had or name == "__main__"]
+    for module in reversed(own):
+        for name in [name for name in vars(module) if name != "__builtins__"]:
+            vars(module)[name] = None
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 def main(limit, modules):
-    # What is registered first comes last.
-    atexit.register(interrupt)
     sys.dont_write_bytecode = True
     try:
         imported = prepare(modules, limit)
     except Refused as refused:
         name, why = refused.args
-        return tell(refused=name, why=why)
+        tell(refused=name, why=why)
+        return
     except ImportError as error:
-        return tell(refused=None, why=str(error))
+        tell(refused=None, why=str(error))
+        return
     tell(ready=os.getpid())
     task = serve(socket.socket(fileno=0))
     if task is not None:
