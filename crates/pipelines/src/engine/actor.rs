@@ -111,6 +111,13 @@ impl Actor {
                     return deleted;
                 }
             }
+            // Not only when there is nothing else to do: a busy run has its deadline, too.
+            if state
+                .wakes_at(&pipeline)
+                .is_some_and(|time| time <= (self.clock)())
+            {
+                events.push_back(Event::TimeCame);
+            }
             let planned = self.plan(&pipeline, &mut state, &mut events);
             match self.tools.apply(&state, planned).await {
                 Ok(next) => {

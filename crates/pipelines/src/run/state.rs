@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use coracle_api::{
     id::{ArtifactId, TaskId},
-    launch::Report,
+    launch::{LOG_ARTIFACT, Report},
     state::RuntimeState,
 };
 use coracle_store::records::{Artifact, Attempt, Run, StateChange, Task, TaskKind};
@@ -25,9 +25,9 @@ use crate::task::items::Items;
 pub struct State {
     /// The run's row.
     pub run: Run,
-    /// Its tasks.
-    pub nodes: HashMap<TaskId, Node>,
-    /// Every artifact that its tasks made or were given.
+    /// Its tasks. In boxes: a table that grows is half empty.
+    pub nodes: HashMap<TaskId, Box<Node>>,
+    /// Every artifact that its tasks made or were given, but for logs.
     pub artifacts: HashMap<ArtifactId, Artifact>,
     /// The tasks that are to be tried again, and when.
     pub timers: BTreeSet<(Timestamp, TaskId)>,
@@ -128,6 +128,7 @@ impl Node {
 fn forget_what_ended(attempt: &mut Attempt) {
     if attempt.state.is_terminal() {
         (attempt.launch, attempt.pod) = (Value::Null, Value::Null);
+        (attempt.token, attempt.log_uri) = (String::new(), String::new());
     }
 }
 
@@ -155,6 +156,7 @@ impl State {
         tasks.sort_by_key(|task| task.path.matches('.').count());
         let artifacts = artifacts
             .into_iter()
+            .filter(|artifact| artifact.name != LOG_ARTIFACT)
             .map(|artifact| (artifact.id, artifact))
             .collect();
         let mut state = Self {
@@ -203,7 +205,7 @@ impl State {
                 found.ok_or_else(stray)?.clone()
             }
         };
-        self.nodes.insert(task.id, Node::new(task, component));
+        self.nodes.insert(task.id, Box::new(Node::new(task, component)));
         Ok(())
     }
 
@@ -235,7 +237,7 @@ impl State {
     /// The root task, once the run has started.
     #[must_use]
     pub fn root(&self) -> Option<&Node> {
-        self.nodes.get(&TaskId::at(self.run.id, "root"))
+        self.nodes.get(&TaskId::at(self.run.id, "root")).map(Box::as_ref)
     }
 
     /// When the run has to be looked at even if nothing happens until then.
@@ -280,7 +282,7 @@ impl State {
     /// The node that holds `node`.
     #[must_use]
     pub fn parent(&self, node: &Node) -> Option<&Node> {
-        self.nodes.get(&node.task.parent_id?)
+        self.nodes.get(&node.task.parent_id?).map(Box::as_ref)
     }
 
     /// The tasks that `node` waits for.

@@ -128,7 +128,7 @@ impl Planner<'_> {
         let goes_on = |node: &Node| !node.children.is_empty() && !after.contains(&node.task.id);
         let (reopened, renewed): (Vec<TaskId>, Vec<TaskId>) = anew
             .iter()
-            .partition(|id| self.state.nodes.get(id).is_some_and(goes_on));
+            .partition(|id| self.state.nodes.get(id).is_some_and(|node| goes_on(node)));
         for id in &renewed {
             self.renew(*id);
             let waiting_for = match self.state.nodes.get(id) {

@@ -101,6 +101,8 @@ impl Planner<'_> {
         self.link_inputs(id);
         if let Some(node) = self.state.nodes.get_mut(&id) {
             (node.report, node.pod_end, node.waiting_reason) = (None, None, None);
+            // Most tasks have one, and a run may have many tasks.
+            node.attempts.reserve_exact(1);
             node.attempts.push(attempt);
         }
         self.changed.insert(id);
@@ -279,7 +281,8 @@ impl Planner<'_> {
             0,
             String::new(),
         );
-        self.add_artifact(artifact);
+        // No task is ever given it.
+        self.plan.commit.artifacts.push(artifact);
     }
 
     /// Rows for what an attempt made; its outputs.

@@ -28,7 +28,7 @@ impl Planner<'_> {
             let child = node.children.get(&index.to_string());
             child
                 .and_then(|child| self.state.nodes.get(child))
-                .is_some_and(Node::has_begun)
+                .is_some_and(|child| child.has_begun())
         };
         let todo: VecDeque<usize> = (0..items.len()).filter(|index| !has_begun(index)).collect();
         if let Some(node) = self.state.nodes.get_mut(&id) {
@@ -79,7 +79,7 @@ impl Planner<'_> {
             self.begin_iteration(id, index);
         }
         let is_over = |node: &Node| node.unfinished == 0 && node.items.is_some();
-        if self.state.nodes.get(&id).is_some_and(is_over) {
+        if self.state.nodes.get(&id).is_some_and(|node| is_over(node)) {
             self.close_dag(id);
         }
     }
