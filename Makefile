@@ -69,6 +69,9 @@ bench-apiserver: ## measure the Kubernetes API of a server of its own (ARGS="SEC
 	@cargo build --release --quiet -p coracle-apiserver --example load
 	@ulimit -Sn "$$(ulimit -Hn)"; target/release/examples/load target/release/coracle $(ARGS)
 
+bench-engine: ## measure tasks a second of the engine alone (ARGS="LARGEST RUNS", 10000 1000)
+	@cargo run --release --quiet -p coracle-pipelines --example throughput -- $(ARGS)
+
 soak: build .venv/.ready ## kill the server, launchers and helpers at random while runs go on (ARGS="--kills 200 --seed N")
 	@$(PYTHON) e2e/soak.py $(ARGS)
 
