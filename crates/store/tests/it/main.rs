@@ -19,6 +19,7 @@ mod resources;
 mod runs;
 mod samples;
 mod tasks;
+mod upgrade;
 mod watches;
 
 /// Runs each case on a fresh store of each kind.
