@@ -174,6 +174,7 @@ def serve(listener):
 
 
 def attend(connection):
+    """In a copy: waits for a further copy to be the task. In that one: enters the container, and gives what it is to be."""
     try:
         place, spaces = receive(connection, 5)
         # Until the task is where it belongs, nobody there may look into it.
@@ -331,19 +332,26 @@ def run():
 def finish(had):
     """Ends what is the task's own as Python does at its end: threads, exit functions, objects, buffers.
 
-    What was imported before is left as it is: to take it apart is to copy its memory first, which takes longer than a
-    small task.
+    What libraries hold is left as it is: to take it apart is to copy its memory first, which takes longer than a small
+    task. So is everything if threads go on, which Python would stop first.
     """
     threading._shutdown()
     atexit._run_exitfuncs()
-    own = [sys.modules.pop(name) for name in list(sys.modules) if name not in had or name == "__main__"]
-    for module in reversed(own):
-        for name in [name for name in vars(module) if name != "__builtins__"]:
-            vars(module)[name] = None
-    gc.collect()
+    own = [module for name, module in sys.modules.items() if name not in had and is_own(module)]
+    if threading.active_count() == 1:
+        for module in reversed(own):
+            for name in [name for name in vars(module) if name != "__builtins__"]:
+                vars(module)[name] = None
+        gc.collect()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+
+
+def is_own(module):
+    """Whether a module is of neither Python nor its packages."""
+    file = getattr(module, "__file__", None)
+    return bool(file) and not file.startswith((sys.prefix, sys.base_prefix))
 
 
 def main(limit, modules):
