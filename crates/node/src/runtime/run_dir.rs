@@ -1,9 +1,9 @@
 //! The folder of one run of one container: what is kept there, whichever way it runs.
 //!
-//! `log` (CRI format; older parts are `log.1`, `log.2` and so on, and `log-dropped` has how many bytes of them went), `exit.json` (made when it is over) and
-//! `termination-log` are there for every run. A process has `spec.json` (removed once read: it holds secrets), `pid` (who
-//! runs it: made once, never replaced), `control` (the socket of [`super::process::control`]), `shim.err`, and the
-//! sandbox's own folders `root`, `upper`, `work`, `layers`, `tmp`.
+//! `log` (CRI format; older parts are `log.1`, `log.2` and so on, and `log-dropped` has how many bytes of them went),
+//! `exit.json` (made when it is over) and `termination-log` are there for every run. A process has `spec.json` (removed
+//! once read: it holds secrets), `pid` (who runs it: made once, never replaced), `control` (the socket of
+//! [`super::process::control`]), `shim.err`, and the sandbox's own folders `root`, `upper`, `work`, `layers`, `tmp`.
 
 use std::{
     fs, io,

@@ -496,8 +496,11 @@ async fn a_long_log_takes_bounded_room_and_is_followed_all_the_same() {
         .await
         .unwrap()
     {
+        // The oldest part may go while it is read, which is told; what is there comes in order.
+        if line.starts_with("coracle: ") {
+            continue;
+        }
         let number: u32 = line.parse().unwrap();
-        // The oldest part may go while it is read; what is there comes in order.
         assert!(number > last, "{number} after {last}");
         last = number;
     }
@@ -508,7 +511,10 @@ async fn a_long_log_takes_bounded_room_and_is_followed_all_the_same() {
     let parts: Vec<u64> = std::fs::read_dir(&run)
         .unwrap()
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("log"))
+        .filter(|entry| {
+            let name = entry.file_name();
+            name == "log" || name.to_string_lossy().starts_with("log.")
+        })
         .map(|entry| size(&entry.path()))
         .collect();
     assert_eq!(parts.len(), 5);
