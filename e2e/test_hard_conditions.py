@@ -157,6 +157,8 @@ def test_a_server_that_is_told_to_stop_leaves_its_tasks_at_work_for_the_next_one
     port = gate.url.rstrip("/").rpartition(":")[2]
     waits = f"exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
     run_id = runs.submit(server, many, command=waits, items=list(range(AT_WORK)))
+    # From then on there is a node.
+    assert gate.wait_visits(1)
     node = server.http("GET", "/api/v1/nodes").json()["items"][0]
     places = min(AT_WORK, int(node["status"]["allocatable"]["pods"]))
     assert gate.wait_visits(places), f"{gate.visits} of {places} came"
