@@ -67,7 +67,7 @@ pub(crate) enum Answer {
 /// The longest message, which is about the longest that the kernel takes.
 const LONGEST: usize = 256 * 1024;
 /// The most descriptors that go along with one.
-const DESCRIPTORS: usize = 4;
+const DESCRIPTORS: usize = 5;
 
 /// A socket's path by way of its folder: a socket's own path must be short. It holds as long as the folder is open.
 pub(crate) fn address(folder: &Path, name: &str) -> io::Result<(File, SocketAddrUnix)> {
@@ -116,13 +116,17 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Sends one message and descriptors with it.
 pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, with: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let text = serde_json::to_vec(message)?;
+    send_bytes(socket, &serde_json::to_vec(message)?, with)
+}
+
+/// Sends a few bytes at once and descriptors with them.
+pub(crate) fn send_bytes(socket: impl AsFd, bytes: &[u8], with: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !with.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(with));
     }
-    rustix::net::sendmsg(socket, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL)?;
+    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 

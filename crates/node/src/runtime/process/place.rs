@@ -5,15 +5,12 @@
 
 use std::{
     fs::File,
-    io::{self, IoSlice},
-    mem::MaybeUninit,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::Serialize;
 
 use super::{control, filter, init, spec::Spec};
@@ -28,9 +25,6 @@ struct Place<'a> {
     /// Those that its processes may have, a bit for each.
     capabilities: u64,
 }
-
-/// The most descriptors that go along.
-const DESCRIPTORS: usize = 5;
 
 /// Connects to the worker at `path`; `None` if it is gone, or has too much to do.
 pub(crate) fn reach(path: &Path) -> Option<OwnedFd> {
@@ -64,10 +58,5 @@ pub(crate) fn tell(worker: &OwnedFd, spec: &Spec, mediation: Option<BorrowedFd<'
     };
     let mut line = serde_json::to_vec(&place)?;
     line.push(b'\n');
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    // A socket takes this much at once.
-    rustix::net::sendmsg(worker, &[IoSlice::new(&line)], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
+    control::send_bytes(worker, &line, &descriptors)
 }
