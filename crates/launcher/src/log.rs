@@ -37,6 +37,10 @@ struct Inner {
     most: u64,
     /// And those that were not.
     dropped: u64,
+    /// Whose line has no end yet in the file.
+    open: Option<Stream>,
+    /// Of each stream, whether the other cut its last line off.
+    cut: [bool; 2],
 }
 
 impl Log {
@@ -48,6 +52,8 @@ impl Log {
                 written: 0,
                 most: KEPT,
                 dropped: 0,
+                open: None,
+                cut: [false; 2],
             }),
         }
     }
@@ -102,10 +108,27 @@ impl Inner {
             Stream::Err => io::stderr().lock().write_all(bytes),
         };
         if self.written < self.most {
-            self.keep(bytes);
+            self.mix(stream, bytes);
         } else {
             self.dropped += bytes.len() as u64;
         }
+    }
+
+    /// Keeps what a stream says so that no line begins inside one of the other's: Python writes a line's end by itself
+    /// where its output is not buffered, so one that is cut off is mostly whole, and then its own end is left out.
+    fn mix(&mut self, stream: Stream, bytes: &[u8]) {
+        let was_cut = std::mem::take(&mut self.cut[stream as usize]);
+        let bytes = match bytes {
+            [b'\n', rest @ ..] if was_cut => rest,
+            all => all,
+        };
+        let Some(last) = bytes.last() else { return };
+        if let Some(other) = self.open.filter(|open| *open != stream) {
+            self.cut[other as usize] = true;
+            self.keep(b"\n");
+        }
+        self.keep(bytes);
+        self.open = (*last != b'\n').then_some(stream);
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -362,6 +385,40 @@ mod tests {
         assert_eq!(
             kept,
             format!("first line\n\n{marker}\nfirst line\nsecond\nthird\n")
+        );
+    }
+
+    #[test]
+    fn what_is_kept_has_no_line_that_begins_inside_another() {
+        use Stream::{Err, Out};
+        let kept = |writes: &[(Stream, &str)]| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let log = Log::new();
+            log.keep(file.reopen().unwrap());
+            for (stream, text) in writes {
+                log.write(*stream, text.as_bytes());
+            }
+            std::fs::read_to_string(file.path()).unwrap()
+        };
+        let whole = [(Err, "a"), (Out, "b\n"), (Err, "\n"), (Err, "c\n")];
+        assert_eq!(kept(&whole), "a\nb\nc\n");
+        assert_eq!(
+            kept(&[(Err, "a"), (Out, "b"), (Err, "\n"), (Out, "\n")]),
+            "a\nb\n"
+        );
+        let parts = [(Err, "one "), (Out, "b\n"), (Err, "line\n"), (Err, "\n")];
+        assert_eq!(kept(&parts), "one \nb\nline\n\n");
+        let alone = [(Err, "a"), (Err, "b"), (Err, "\n"), (Err, "\n")];
+        assert_eq!(kept(&alone), "ab\n\n");
+        // A line of the launcher's own.
+        let log = Log::new();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        log.keep(file.reopen().unwrap());
+        log.write(Out, b"half");
+        log.say("over");
+        assert_eq!(
+            std::fs::read_to_string(file.path()).unwrap(),
+            "half\ncoracle: over\n"
         );
     }
 
