@@ -37,7 +37,8 @@ def server(_servers):
 def looks(out: dsl.OutputPath(str)):
     script = (
         'mkdir -p "$(dirname "$0")"; cat /var/run/secrets/kubernetes.io/serviceaccount/namespace > "$0"; '
-        "echo; id -u; ls -d /run/* | wc -l; touch /run/mark 2>&1; touch /etc/mark 2>&1; cat /etc/hosts"
+        "echo; id -u; touch /run/mark 2>&1; touch /etc/mark 2>&1; "
+        "for folder in /run/coracle-own-*; do touch $folder/mark 2>&1; done; cat /etc/hosts"
     )
     return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["sh", "-c", script], args=[out])
 
@@ -47,11 +48,21 @@ def looking():
     looks()
 
 
-def test_tasks_run_as_that_user_and_have_their_pods_own_files(server):
+@pytest.fixture
+def theirs():
+    """A folder of that user's, beside which a Pod's own are made."""
+    folder = Path(tempfile.mkdtemp(prefix="coracle-own-", dir="/run"))
+    os.chown(folder, USER, USER)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_tasks_run_as_that_user_and_have_their_pods_own_files(server, theirs):
     run = runs.finish(server, runs.submit(server, looking))
     assert run.state == "SUCCEEDED", run.describe()
     assert runs.value(server, run.id, "looks") == "default"
     log = server.cli("logs", run.id).stdout
     assert str(USER) in log.splitlines()
-    assert "/etc/mark" in log, "the machine's files can be written to"
+    assert "/etc/mark" in log and str(theirs) in log, "the machine's files can be written to"
     assert not Path("/run/mark").exists() and not Path("/etc/mark").exists()
+    assert list(theirs.iterdir()) == []
