@@ -331,6 +331,7 @@ def parent(pid: int) -> int | None:
 
 
 def test_a_component_does_the_same_in_a_warm_process_as_in_its_own(both):
+    start_worker(both[1])
     found = []
     for server in both:
         run = runs.finish(server, runs.submit(server, everything), timeout=250)
@@ -338,7 +339,6 @@ def test_a_component_does_the_same_in_a_warm_process_as_in_its_own(both):
         found.append(left_behind(server, run))
     plain, warm = found
     assert workers(both[0]) == []
-    assert workers(both[1])
     assert "sys.flags(" in str(plain["outside"]) and "OOMKilled" in str(plain["hungry"])
     assert plain.keys() == warm.keys()
     for name in plain:
@@ -370,11 +370,18 @@ def one_after_the_other():
 
 def test_a_task_finds_nothing_of_the_one_before(both):
     _, server = both
+    start_worker(server)
     run = runs.succeed(server, one_after_the_other)
     found = [runs.value(server, run.id, name, "Output") for name in ("who", "who-2", "who-3")]
     # Their parent is outside of what they see: they are copies of a worker.
     assert {value["parent"] for value in found} == {"0"}
     assert [value["found"] for value in found] == [[None, [], None]] * 3
+
+
+def start_worker(server, pipeline=one_after_the_other):
+    """The first task of an environment starts Python itself, and has a worker started for the later ones."""
+    run = runs.succeed(server, pipeline, timeout=250)
+    runs.until(server, run.id, lambda _: workers(server))
 
 
 @dsl.component(base_image=IMAGE)
@@ -399,7 +406,7 @@ def waiting(url: str):
 
 def test_a_task_outlives_server_and_worker_and_is_taken_up(new_server, gate):
     server = new_server().start()
-    runs.succeed(server, one_after_the_other)
+    start_worker(server)
     run_id = runs.submit(server, waiting, url=gate.url)
     gate.wait_reached()
     for worker in workers(server):
@@ -449,7 +456,8 @@ def drawing():
 
 def test_what_tasks_import_is_there_already_in_later_ones_and_draws_other_numbers(new_server):
     server = new_server().start()
-    first = runs.succeed(server, drawing, timeout=250)
+    start_worker(server, drawing)
+    first = runs.succeed(server, drawing)
     assert [runs.value(server, first.id, name, "Output")[0] for name in ("draws", "draws-2")] == [False] * 2
     # A process with what was seen is prepared once no task has begun for a moment.
     learned = next(Path(server.data_dir, "workers").glob("*/imports.json"))
@@ -470,7 +478,7 @@ def test_what_tasks_import_is_there_already_in_later_ones_and_draws_other_number
 
 def test_workers_end_with_their_server(new_server):
     server = new_server().start()
-    runs.succeed(server, one_after_the_other)
+    start_worker(server)
     (worker,) = workers(server)
     ended = os.pidfd_open(worker)
     server.kill()

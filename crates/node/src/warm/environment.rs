@@ -1,10 +1,10 @@
 //! The workers of one environment, from its first task until it has had none for a while.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
-    task::AbortHandle,
+    task::{AbortHandle, spawn_blocking},
     time::{Instant, sleep_until},
 };
 
@@ -52,33 +52,16 @@ impl Drop for Environment {
 }
 
 impl Environment {
-    /// Starts its bare worker. `None` if that cannot be.
-    pub(super) fn begin(place: Place) -> Option<Arc<Self>> {
-        let bare = process::prepare(&place).and_then(|()| Worker::start(&place, "bare", []));
-        let bare = bare
-            .inspect_err(
-                |error| tracing::debug!(%error, python = %place.python.display(), "no Python worker"),
-            )
-            .ok()?;
-        let sockets = Arc::new(Mutex::new(Sockets {
-            bare: Some(bare.socket().to_path_buf()),
-            full: None,
-        }));
+    /// Has its bare worker started. Until that is there, tasks are offered none.
+    pub(super) fn begin(place: Place) -> Self {
+        let sockets = Arc::<Mutex<Sockets>>::default();
         let used = Arc::new(LastUse::now());
-        let tending = Tending {
-            imports: Imports::read(place.folder.join("imports.json")),
-            place,
-            sockets: Arc::clone(&sockets),
-            used: Arc::clone(&used),
-            full: None,
-            coming: None,
-            number: 0,
-        };
-        Some(Arc::new(Self {
+        let tending = tend(place, Arc::clone(&sockets), Arc::clone(&used));
+        Self {
             sockets,
             used,
-            tending: tokio::spawn(tending.run(bare)).abort_handle(),
-        }))
+            tending: tokio::spawn(tending).abort_handle(),
+        }
     }
 
     /// The socket of the worker that suits a task best.
@@ -99,9 +82,35 @@ impl Environment {
     }
 }
 
+/// Starts the bare worker, and sees all of them through.
+async fn tend(place: Place, sockets: Arc<Mutex<Sockets>>, used: Arc<LastUse>) {
+    let python = place.python.clone();
+    let begun = spawn_blocking(move || {
+        process::prepare(&place)?;
+        let bare = Worker::start(&place, "bare", [])?;
+        let imports = Imports::read(place.folder.join("imports.json"));
+        io::Result::Ok((place, bare, imports))
+    });
+    let (place, bare, imports) = match begun.await.map_err(io::Error::other).flatten() {
+        Ok(begun) => begun,
+        Err(error) => return tracing::debug!(%error, python = %python.display(), "no Python worker"),
+    };
+    sockets.lock().bare = Some(bare.socket().to_path_buf());
+    let tending = Tending {
+        place: Arc::new(place),
+        imports,
+        sockets,
+        used,
+        full: None,
+        coming: None,
+        number: 0,
+    };
+    tending.run(bare).await;
+}
+
 /// Sees the workers of an environment through.
 struct Tending {
-    place: Place,
+    place: Arc<Place>,
     imports: Imports,
     sockets: Arc<Mutex<Sockets>>,
     used: Arc<LastUse>,
@@ -121,7 +130,7 @@ impl Tending {
             let prepare_at = (is_news && self.coming.is_none()).then(|| used + QUIET);
             tokio::select! {
                 said = bare.next() => match said {
-                    Some(Said::Imports(names)) => is_news |= self.imports.learn(names),
+                    Some(Said::Imports(names)) => is_news |= self.learn(names).await,
                     Some(Said::Ready(_)) => {}
                     Some(Said::Refused { why, .. }) => {
                         tracing::debug!(why, python = %self.place.python.display(), "no Python worker");
@@ -131,7 +140,7 @@ impl Tending {
                     None => return,
                 },
                 said = next(&mut self.full) => match said {
-                    Some(Said::Imports(names)) => is_news |= self.imports.learn(names),
+                    Some(Said::Imports(names)) => is_news |= self.learn(names).await,
                     Some(Said::Ready(_) | Said::Refused { .. }) => {}
                     None => {
                         self.sockets.lock().full = None;
@@ -149,6 +158,7 @@ impl Tending {
                         self.coming = None;
                         if let Some(name) = refused {
                             self.imports.refuse(name);
+                            self.keep().await;
                             is_news = !self.imports.wanted.is_empty();
                         }
                     }
@@ -156,15 +166,39 @@ impl Tending {
                 },
                 () = at(prepare_at) => if self.used.get() == used {
                     is_news = false;
-                    let name = format!("full-{}", self.number);
-                    self.number += 1;
-                    self.coming = Worker::start(&self.place, &name, &self.imports.wanted).ok();
+                    self.coming = self.start_full().await;
                 },
                 () = sleep_until(used + IDLE) => if self.used.get() == used {
                     return;
                 },
             }
         }
+    }
+}
+
+impl Tending {
+    /// Notes what a task was seen to import. Whether any of it is news.
+    async fn learn(&mut self, names: Vec<String>) -> bool {
+        let is_news = self.imports.learn(names);
+        if is_news {
+            self.keep().await;
+        }
+        is_news
+    }
+
+    /// Writes down what was learned.
+    async fn keep(&self) {
+        let imports = self.imports.clone();
+        // What cannot be kept is learned again.
+        let _ = spawn_blocking(move || imports.keep()).await;
+    }
+
+    async fn start_full(&mut self) -> Option<Worker> {
+        let name = format!("full-{}", self.number);
+        self.number += 1;
+        let (place, wanted) = (Arc::clone(&self.place), self.imports.wanted.clone());
+        let started = spawn_blocking(move || Worker::start(&place, &name, &wanted));
+        started.await.map_err(io::Error::other).flatten().ok()
     }
 }
 

@@ -43,9 +43,6 @@ impl Imports {
                 is_news |= self.wanted.insert(name);
             }
         }
-        if is_news {
-            self.keep();
-        }
         is_news
     }
 
@@ -53,11 +50,10 @@ impl Imports {
     pub(super) fn refuse(&mut self, name: String) {
         self.wanted.remove(&name);
         self.refused.insert(name);
-        self.keep();
     }
 
-    /// What cannot be kept is learned again.
-    fn keep(&self) {
+    /// Writes it down. Blocks.
+    pub(super) fn keep(&self) {
         let written = write(&self.path, self);
         if let Err(error) = written {
             tracing::debug!(%error, path = %self.path.display(), "what tasks import was not written down");
@@ -85,6 +81,7 @@ mod tests {
         assert!(!imports.learn(names(&["b"])));
         imports.refuse("b".to_owned());
         assert!(!imports.learn(names(&["a", "b"])));
+        imports.keep();
         assert_eq!(Imports::read(path.clone()), imports);
         assert_eq!(imports.wanted, BTreeSet::from(["a".to_owned()]));
         fs::write(&path, "{").unwrap();

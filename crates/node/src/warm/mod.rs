@@ -14,7 +14,6 @@ mod process;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use parking_lot::Mutex;
@@ -54,7 +53,7 @@ pub(crate) struct Workers {
     /// Where their sockets and what they learned lie; none where there are to be no workers.
     folder: Option<PathBuf>,
     memory: u64,
-    environments: Mutex<HashMap<PathBuf, Arc<Environment>>>,
+    environments: Mutex<HashMap<PathBuf, Environment>>,
 }
 
 impl Workers {
@@ -67,8 +66,8 @@ impl Workers {
         }
     }
 
-    /// The socket of a worker for a task of an environment. Without one there will be, unless the environment has no
-    /// KFP executor. `base` are the variables that Python is started with, and a `bare` task gets no further imports.
+    /// The socket of a worker for a task of an environment. If there is none, there soon will be, unless the environment
+    /// has no KFP executor. `base` are the variables that Python is started with, and a `bare` task gets no further imports.
     pub(crate) fn offer(&self, plan: &Plan, base: Vec<(String, String)>, bare: bool) -> Option<PathBuf> {
         let folder = self.folder.as_deref()?;
         let mut all = self.environments.lock();
@@ -87,12 +86,8 @@ impl Workers {
             all.remove(&longest_unused?);
         }
         let place = self.place(folder, &plan.dir, base)?;
-        let environment = Environment::begin(place);
-        let offered = environment
-            .as_ref()
-            .and_then(|environment| environment.offer(bare));
-        all.extend(environment.map(|environment| (plan.dir.clone(), environment)));
-        offered
+        all.insert(plan.dir.clone(), Environment::begin(place));
+        None
     }
 
     fn place(&self, folder: &Path, dir: &Path, base: Vec<(String, String)>) -> Option<Place> {
