@@ -10,6 +10,7 @@ and the task, which is born into the container's PID namespace. A container that
 closes the connection, and the copies go too.
 """
 
+import argparse
 import array
 import ast
 import atexit
@@ -54,8 +55,13 @@ def checked(result):
 
 def prepare(modules, limit):
     """Imports what tasks will, and gives the variables that this added."""
-    importlib.import_module("kfp.dsl.executor")
-    importlib.import_module("kfp.dsl.kfp_config")
+    # What the executor imports is wanted, not that it has been: `runpy` runs it, and would say that it has.
+    importlib.import_module(EXECUTOR)
+    del sys.modules[EXECUTOR]
+    package, _, name = EXECUTOR.rpartition(".")
+    delattr(sys.modules[package], name)
+    # Its first use imports and compiles more.
+    argparse.ArgumentParser().parse_known_args([])
     had = set(os.environ)
     for name in modules:
         importing(name, limit)
