@@ -354,6 +354,15 @@ impl Lease {
         self.is_in_transaction = false;
         Ok(())
     }
+
+    /// Ends a transaction that is not to be.
+    pub(crate) async fn roll_back(&mut self) {
+        // An error says that there is no transaction any more: SQLite ends some by itself.
+        if let Err(error) = sqlx::query("ROLLBACK").execute(&mut **self).await {
+            tracing::debug!(%error, "there was nothing to roll back");
+        }
+        self.is_in_transaction = false;
+    }
 }
 
 impl Deref for Lease {

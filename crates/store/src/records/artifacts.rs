@@ -5,14 +5,14 @@ use coracle_api::id::{ArtifactId, RunId};
 use super::{
     Artifact, ArtifactTask, Records, Result,
     entity::{Entity, Kind, field},
-    row::{Bind, Fields, Upsert},
+    row::{Bind, Fields, Script, Upsert},
 };
 use crate::database::to_the_end;
 
-pub(super) const ARTIFACTS: Upsert = Upsert {
-    table: "artifacts",
-    key: &["id"],
-    rest: &[
+pub(super) static ARTIFACTS: Upsert = Upsert::new(
+    "artifacts",
+    &["id"],
+    &[
         "namespace",
         "name",
         "artifact_type",
@@ -23,13 +23,13 @@ pub(super) const ARTIFACTS: Upsert = Upsert {
         "created_at",
         "metadata",
     ],
-};
+);
 
-pub(super) const LINKS: Upsert = Upsert {
-    table: "artifact_tasks",
-    key: &["task_id", "io", "io_key", "position", "artifact_id"],
-    rest: &["run_id", "producer_task"],
-};
+pub(super) static LINKS: Upsert = Upsert::new(
+    "artifact_tasks",
+    &["task_id", "io", "io_key", "position", "artifact_id"],
+    &["run_id", "producer_task"],
+);
 
 pub(super) const ARTIFACT: Entity<Artifact> = Entity {
     name: "artifact",
@@ -72,11 +72,12 @@ impl Records {
     /// When the database fails.
     pub async fn create_artifacts(&self, artifacts: &[Artifact]) -> Result<()> {
         let records = self.clone();
-        let rows: Vec<_> = artifacts.iter().map(artifact_row).collect();
+        let mut script = Script::default();
+        ARTIFACTS.rows(&mut script, artifacts.iter().map(artifact_row));
         to_the_end(async move {
             let mut writer = records.database.writer().await?;
             writer.begin().await?;
-            ARTIFACTS.rows(&mut writer, rows.into_iter()).await?;
+            script.run(&mut writer).await?;
             writer.commit().await?;
             Ok(())
         })

@@ -9,14 +9,14 @@ use super::{
     CacheEntry, CachedFrom, Page, Records, Result,
     entity::{Entity, Kind, field},
     query::List,
-    row::{Bind, Fields, Upsert, bound, places},
+    row::{Bind, Fields, Script, Upsert, bound, places},
 };
 use crate::database::to_the_end;
 
-const ENTRIES: Upsert = Upsert {
-    table: "cache_entries",
-    key: &["id"],
-    rest: &[
+static ENTRIES: Upsert = Upsert::new(
+    "cache_entries",
+    &["id"],
+    &[
         "namespace",
         "pipeline_name",
         "cache_key",
@@ -26,7 +26,9 @@ const ENTRIES: Upsert = Upsert {
         "task_id",
         "outputs",
     ],
-};
+);
+
+static ARTIFACTS: Upsert = Upsert::new("cache_artifacts", &["entry_id", "artifact_id"], &[]);
 
 const ENTITY: Entity<CacheEntry> = Entity {
     name: "cache entry",
@@ -121,27 +123,21 @@ impl Records {
 }
 
 /// Keeps entries, each in place of one with the same key.
-pub(super) async fn keep(connection: &mut SqliteConnection, entries: &[CacheEntry]) -> sqlx::Result<()> {
-    for entry in entries {
-        sqlx::query("DELETE FROM cache_artifacts WHERE entry_id = $1")
-            .bind(id_of(entry))
-            .execute(&mut *connection)
-            .await?;
+pub(super) fn keep(script: &mut Script, entries: &[CacheEntry]) {
+    if entries.is_empty() {
+        return;
     }
-    ENTRIES.rows(connection, entries.iter().map(row)).await?;
-    for entry in entries {
-        for artifact in entry.outputs.artifacts.values().flatten() {
-            sqlx::query(
-                "INSERT INTO cache_artifacts (entry_id, artifact_id) VALUES ($1, $2)
-                 ON CONFLICT (entry_id, artifact_id) DO NOTHING",
-            )
-            .bind(id_of(entry))
-            .bind(artifact.to_string())
-            .execute(&mut *connection)
-            .await?;
-        }
-    }
-    Ok(())
+    let ids: Vec<_> = entries.iter().map(id_of).collect();
+    script.add(
+        "DELETE FROM cache_artifacts WHERE entry_id IN (SELECT value FROM json_each(?))",
+        [Bind::json(&ids)],
+    );
+    ENTRIES.rows(script, entries.iter().map(row));
+    let artifacts = entries.iter().flat_map(|entry| {
+        let artifacts = entry.outputs.artifacts.values().flatten();
+        artifacts.map(|artifact| vec![Bind::Text(Some(id_of(entry))), Bind::word(artifact)])
+    });
+    ARTIFACTS.rows(script, artifacts);
 }
 
 /// Deletes the entries that hand out one of these artifacts: at most so many as one statement

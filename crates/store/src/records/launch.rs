@@ -4,13 +4,14 @@ use coracle_api::{
     id::{RunId, TaskId},
     launch::Report,
 };
+use sqlx::SqliteConnection;
 
 use super::{
     Attempt, Change, Error, Records, Result,
     row::{Bind, Fields, json},
     tasks,
+    write::Write,
 };
-use crate::database::to_the_end;
 
 impl Records {
     /// The attempt that a launcher's token stands for, or none.
@@ -31,39 +32,10 @@ impl Records {
     ///
     /// [`Error::NotFound`] when there is no such attempt (any more).
     pub async fn put_report(&self, task_id: TaskId, attempt: u32, report: &Report) -> Result<()> {
-        let records = self.clone();
-        let report = json(report);
-        to_the_end(async move {
-            let mut writer = records.database.writer().await?;
-            let row = sqlx::query("SELECT run_id FROM attempts WHERE task_id = $1 AND number = $2")
-                .bind(task_id.to_string())
-                .bind(i64::from(attempt))
-                .fetch_optional(&mut *writer)
-                .await?
-                .ok_or_else(|| Error::not_found("attempt", format_args!("{task_id}/{attempt}")))?;
-            let run_id: RunId = Fields {
-                table: "attempts",
-                row: &row,
-            }
-            .word("run_id")?;
-            let done = sqlx::query(
-                "INSERT INTO reports (task_id, attempt, run_id, report) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (task_id, attempt) DO NOTHING",
-            )
-            .bind(task_id.to_string())
-            .bind(i64::from(attempt))
-            .bind(run_id.to_string())
-            .bind(report)
-            .execute(&mut *writer)
-            .await?;
-            if done.rows_affected() > 0 {
-                records.announce(Change::Reported {
-                    run_id,
-                    task_id,
-                    attempt,
-                });
-            }
-            Ok(())
+        self.write(PutReport {
+            task_id,
+            attempt,
+            report: json(report),
         })
         .await
     }
@@ -114,5 +86,54 @@ impl Records {
                 ))
             })
             .collect()
+    }
+}
+
+struct PutReport {
+    task_id: TaskId,
+    attempt: u32,
+    report: String,
+}
+
+impl Write for PutReport {
+    type Answer = ();
+
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<((), Option<Change>)> {
+        let Self {
+            task_id,
+            attempt,
+            report,
+        } = self;
+        let kept = sqlx::query(
+            "INSERT INTO reports (task_id, attempt, run_id, report)
+             SELECT task_id, number, run_id, $3 FROM attempts WHERE task_id = $1 AND number = $2
+             ON CONFLICT (task_id, attempt) DO NOTHING
+             RETURNING run_id",
+        )
+        .bind(task_id.to_string())
+        .bind(i64::from(*attempt))
+        .bind(report)
+        .fetch_optional(&mut *connection)
+        .await?;
+        let Some(row) = kept else {
+            let known = sqlx::query("SELECT 1 FROM reports WHERE task_id = $1 AND attempt = $2")
+                .bind(task_id.to_string())
+                .bind(i64::from(*attempt))
+                .fetch_optional(connection)
+                .await?;
+            let missing = || Error::not_found("attempt", format_args!("{task_id}/{attempt}"));
+            return known.map(|_| ((), None)).ok_or_else(missing);
+        };
+        let run_id: RunId = Fields {
+            table: "reports",
+            row: &row,
+        }
+        .word("run_id")?;
+        let reported = Change::Reported {
+            run_id,
+            task_id: *task_id,
+            attempt: *attempt,
+        };
+        Ok(((), Some(reported)))
     }
 }

@@ -18,6 +18,7 @@ mod row;
 mod runs;
 mod tasks;
 mod versions;
+mod write;
 
 use std::sync::Arc;
 
@@ -156,6 +157,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Records {
     database: Arc<Database>,
     changes: broadcast::Sender<Change>,
+    waiting: Arc<write::Waiting>,
 }
 
 impl Records {
@@ -163,6 +165,7 @@ impl Records {
         Self {
             database,
             changes: broadcast::Sender::new(CHANGES),
+            waiting: Arc::default(),
         }
     }
 

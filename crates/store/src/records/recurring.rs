@@ -40,10 +40,10 @@ const ENTITY: Entity<RecurringRun> = Entity {
     read,
 };
 
-const ROWS: Upsert = Upsert {
-    table: "recurring_runs",
-    key: &["id"],
-    rest: &[
+static ROWS: Upsert = Upsert::new(
+    "recurring_runs",
+    &["id"],
+    &[
         "experiment_id",
         "namespace",
         "display_name",
@@ -64,7 +64,7 @@ const ROWS: Upsert = Upsert {
         "description",
         "parameters",
     ],
-};
+);
 
 impl Records {
     /// Makes a recurring run, in the namespace of its experiment whatever the row says.

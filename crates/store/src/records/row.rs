@@ -1,17 +1,16 @@
-//! Between rows and Rust: reading columns by name, and writing many rows with few statements.
+//! Between rows and Rust: reading columns by name, and writing many rows of many tables with one message
+//! to the thread of the connection.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, sync::OnceLock};
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Error, Result};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Rows written by one statement. A fixed number, so that the statement is prepared once.
-const BATCH: usize = 32;
 
 /// Ids looked up by one statement.
 pub(super) const LOOKED_UP: usize = 500;
@@ -119,6 +118,8 @@ impl<'row> Fields<'row> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Bind {
     Text(Option<String>),
+    /// Text that is JSON.
+    Json(String),
     Int(Option<i64>),
 }
 
@@ -140,11 +141,30 @@ impl Bind {
     }
 
     pub(super) fn json(value: &impl Serialize) -> Self {
-        Self::Text(Some(json(value)))
+        Self::Json(json(value))
     }
 
     pub(super) fn optional_json(value: Option<&impl Serialize>) -> Self {
-        Self::Text(value.map(json))
+        value.map_or(Self::Text(None), Self::json)
+    }
+
+    /// The JSON that `->>` makes this value of again.
+    fn into_json(self) -> String {
+        match self {
+            // Of an object or an array that is its text, as it is.
+            Self::Json(json) if json.starts_with(['{', '[']) => json,
+            Self::Json(text) | Self::Text(Some(text)) => {
+                // Where a NUL is, the text would end.
+                let text = if text.contains('\0') {
+                    text.replace('\0', "")
+                } else {
+                    text
+                };
+                Value::String(text).to_string()
+            }
+            Self::Int(Some(number)) => number.to_string(),
+            Self::Text(None) | Self::Int(None) => "null".to_owned(),
+        }
     }
 }
 
@@ -180,6 +200,7 @@ pub(super) fn bound(
         .into_iter()
         .fold(sqlx::query(AssertSqlSafe(sql)), |query, bind| match bind {
             Bind::Text(text) => query.bind(text),
+            Bind::Json(text) => query.bind(text),
             Bind::Int(number) => query.bind(number),
         })
 }
@@ -190,61 +211,101 @@ pub(super) fn places(count: usize) -> String {
     places.join(", ")
 }
 
+/// Statements that are sent as one: the thread of the connection is waited for once.
+///
+/// How many rows each of them writes is not in the text, so that there are few texts and each is prepared
+/// once.
+#[derive(Default)]
+pub(super) struct Script {
+    text: String,
+    binds: Vec<Bind>,
+}
+
+impl Script {
+    /// Adds a statement, in constant text with a `?` for each value.
+    pub(super) fn add(&mut self, statement: &str, binds: impl IntoIterator<Item = Bind>) {
+        if !self.text.is_empty() {
+            self.text.push_str("; ");
+        }
+        self.text.push_str(statement);
+        self.binds.extend(binds);
+    }
+
+    /// Runs all of it; what its statements return.
+    pub(super) async fn run(self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<SqliteRow>> {
+        bound(self.text, self.binds).fetch_all(connection).await
+    }
+}
+
 /// A table that rows are put into: inserted, or replaced when the key is taken.
 pub(super) struct Upsert {
-    pub(super) table: &'static str,
-    /// The key, then the rest. Rows give their values in this order.
-    pub(super) key: &'static [&'static str],
-    pub(super) rest: &'static [&'static str],
+    table: &'static str,
+    key: &'static [&'static str],
+    rest: &'static [&'static str],
+    text: OnceLock<String>,
 }
 
 impl Upsert {
-    pub(super) async fn rows(
-        &self,
-        connection: &mut SqliteConnection,
-        rows: impl ExactSizeIterator<Item = Vec<Bind>>,
-    ) -> sqlx::Result<()> {
-        let mut left = rows.len();
-        let mut rows = rows.peekable();
-        while rows.peek().is_some() {
-            let count = if left >= BATCH { BATCH } else { 1 };
-            left = left.saturating_sub(count);
-            let binds = rows.by_ref().take(count).flatten().collect();
-            bound(self.sql(count), binds).execute(&mut *connection).await?;
+    /// Into this table, with these columns: its key, and the rest. Rows give their values in this order.
+    pub(super) const fn new(
+        table: &'static str,
+        key: &'static [&'static str],
+        rest: &'static [&'static str],
+    ) -> Self {
+        Self {
+            table,
+            key,
+            rest,
+            text: OnceLock::new(),
         }
-        Ok(())
+    }
+
+    /// Adds the statement that puts these rows, if there are any.
+    pub(super) fn rows(&self, script: &mut Script, rows: impl IntoIterator<Item = Vec<Bind>>) {
+        let mut json = String::from("[");
+        for row in rows {
+            let values: Vec<String> = row.into_iter().map(Bind::into_json).collect();
+            json.push_str(if json.len() > 1 { ",[" } else { "[" });
+            json.push_str(&values.join(","));
+            json.push(']');
+        }
+        if json.len() > 1 {
+            json.push(']');
+            script.add(self.text.get_or_init(|| self.text()), [Bind::Text(Some(json))]);
+        }
     }
 
     /// Inserts one row. That its key is taken is an error.
     pub(super) async fn insert(&self, connection: &mut SqliteConnection, row: Vec<Bind>) -> sqlx::Result<()> {
-        bound(self.insert_sql(1), row).execute(connection).await?;
+        let sql = format!("{} VALUES ({})", self.into(), places(row.len()));
+        bound(sql, row).execute(connection).await?;
         Ok(())
     }
 
-    fn sql(&self, rows: usize) -> String {
-        let set: Vec<_> = self
-            .rest
-            .iter()
+    /// All rows are one value, JSON. It is read through a table of its own: otherwise each column would
+    /// cut its row out of the whole anew.
+    fn text(&self) -> String {
+        let (into, key) = (self.into(), self.key.join(", "));
+        let columns = self.key.len() + self.rest.len();
+        let columns: Vec<_> = (0..columns).map(|column| format!("line ->> {column}")).collect();
+        let columns = columns.join(", ");
+        let set = self.rest.iter();
+        let set: Vec<_> = set
             .map(|column| format!("{column} = excluded.{column}"))
             .collect();
-        let (insert, key, set) = (self.insert_sql(rows), self.key.join(", "), set.join(", "));
-        format!("{insert} ON CONFLICT ({key}) DO UPDATE SET {set}")
+        let otherwise = match set.as_slice() {
+            [] => "NOTHING".to_owned(),
+            set => format!("UPDATE SET {}", set.join(", ")),
+        };
+        format!(
+            "WITH given AS MATERIALIZED (SELECT value AS line FROM json_each(?)) \
+             {into} SELECT {columns} FROM given WHERE true ON CONFLICT ({key}) DO {otherwise}"
+        )
     }
 
-    fn insert_sql(&self, rows: usize) -> String {
-        let Self { table, key, rest } = self;
-        let width = key.len() + rest.len();
-        let columns = [*key, *rest].concat().join(", ");
-        let values = (0..rows)
-            .map(|row| {
-                let places: Vec<_> = (1..=width)
-                    .map(|column| format!("${}", row * width + column))
-                    .collect();
-                format!("({})", places.join(", "))
-            })
-            .collect::<Vec<_>>()
-            .join(", ");
-        format!("INSERT INTO {table} ({columns}) VALUES {values}")
+    fn into(&self) -> String {
+        let columns = [self.key, self.rest].concat().join(", ");
+        format!("INSERT INTO {} ({columns})", self.table)
     }
 }
 
@@ -254,15 +315,60 @@ mod tests {
 
     #[test]
     fn rows_are_replaced_by_key() {
-        let upsert = Upsert {
-            table: "t",
-            key: &["a", "b"],
-            rest: &["c"],
-        };
         assert_eq!(
-            upsert.sql(2),
-            "INSERT INTO t (a, b, c) VALUES ($1, $2, $3), ($4, $5, $6) \
+            Upsert::new("t", &["a", "b"], &["c"]).text(),
+            "WITH given AS MATERIALIZED (SELECT value AS line FROM json_each(?)) \
+             INSERT INTO t (a, b, c) SELECT line ->> 0, line ->> 1, line ->> 2 FROM given WHERE true \
              ON CONFLICT (a, b) DO UPDATE SET c = excluded.c"
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_written_with_others_is_what_would_be_bound_alone() {
+        let store = crate::Store::open(crate::Location::Memory).await.unwrap();
+        let mut writer = store.database.writer().await.unwrap();
+        sqlx::query("CREATE TEMP TABLE t (a TEXT, b TEXT, c BIGINT, d TEXT, PRIMARY KEY (a))")
+            .execute(&mut *writer)
+            .await
+            .unwrap();
+        let texts = [
+            "",
+            "null",
+            "7",
+            "[",
+            "{",
+            "\"",
+            "\\",
+            "[1]",
+            " {} ",
+            "{\"b\": 1.50}",
+            "\u{1}\n\t/",
+            "ü🛶",
+            "'",
+            "true",
+        ];
+        let json = serde_json::json!({"text": texts, "number": 1e300, "nul": "a\0b", "none": null});
+        let number = i64::MAX - 1;
+        let rows = texts.iter().map(|text| {
+            vec![
+                Bind::from(*text),
+                Bind::json(&json),
+                Bind::from(number),
+                Bind::Text(None),
+            ]
+        });
+        let mut script = Script::default();
+        Upsert::new("t", &["a"], &["b", "c", "d"]).rows(&mut script, rows);
+        script.run(&mut writer).await.unwrap();
+        let rows: Vec<(String, String, i64, Option<String>)> =
+            sqlx::query_as("SELECT * FROM t ORDER BY rowid")
+                .fetch_all(&mut *writer)
+                .await
+                .unwrap();
+        for (text, (a, b, c, d)) in texts.iter().zip(&rows) {
+            let read: Value = serde_json::from_str(b).unwrap();
+            assert_eq!((a.as_str(), &read, *c, d), (*text, &json, number, &None));
+        }
+        assert_eq!(rows.len(), texts.len());
     }
 }

@@ -13,6 +13,7 @@ use super::{
     experiments,
     query::List,
     row::{Bind, Fields, json},
+    write::Write,
 };
 use crate::database::to_the_end;
 
@@ -89,16 +90,7 @@ impl Records {
     /// [`Error::NotFound`] when there is no such experiment, [`Error::AlreadyExists`] when the id
     /// is taken.
     pub async fn create_run(&self, new: NewRun) -> Result<Run> {
-        let records = self.clone();
-        to_the_end(async move {
-            let mut writer = records.database.writer().await?;
-            writer.begin().await?;
-            let run = make(&mut writer, new).await?;
-            writer.commit().await?;
-            records.announce(Change::RunCreated(run.id));
-            Ok(run)
-        })
-        .await
+        self.write(new).await
     }
 
     /// The run.
@@ -230,6 +222,16 @@ impl Records {
             Ok(())
         })
         .await
+    }
+}
+
+impl Write for NewRun {
+    type Answer = Run;
+
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<(Run, Option<Change>)> {
+        let run = make(connection, self.clone()).await?;
+        let created = Change::RunCreated(run.id);
+        Ok((run, Some(created)))
     }
 }
 

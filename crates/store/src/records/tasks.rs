@@ -1,19 +1,21 @@
 //! What the engine writes about a run, in one transaction, and reads back.
 
+use std::sync::Arc;
+
 use coracle_api::id::{RunId, TaskId};
 use sqlx::SqliteConnection;
 
 use super::{
     Attempt, Change, Commit, Error, Records, Result, RunStatus, Task, TaskEvent, artifacts, cache,
     entity::Entity,
-    row::{Bind, Fields, Upsert, json},
+    row::{Bind, Fields, Script, Upsert},
+    write::Write,
 };
-use crate::database::to_the_end;
 
-const TASKS: Upsert = Upsert {
-    table: "tasks",
-    key: &["id"],
-    rest: &[
+static TASKS: Upsert = Upsert::new(
+    "tasks",
+    &["id"],
+    &[
         "run_id",
         "parent_id",
         "path",
@@ -33,12 +35,12 @@ const TASKS: Upsert = Upsert {
         "retry_at",
         "cached_from",
     ],
-};
+);
 
-const ATTEMPTS: Upsert = Upsert {
-    table: "attempts",
-    key: &["task_id", "number"],
-    rest: &[
+static ATTEMPTS: Upsert = Upsert::new(
+    "attempts",
+    &["task_id", "number"],
+    &[
         "run_id",
         "namespace",
         "pod_name",
@@ -53,13 +55,22 @@ const ATTEMPTS: Upsert = Upsert {
         "launch",
         "pod",
     ],
-};
+);
 
-const EVENTS: Upsert = Upsert {
-    table: "task_events",
-    key: &["id"],
-    rest: &["run_id", "task_id", "happened_at", "kind", "reason", "message"],
-};
+static EVENTS: Upsert = Upsert::new(
+    "task_events",
+    &["id"],
+    &["run_id", "task_id", "happened_at", "kind", "reason", "message"],
+);
+
+const RUN: &str = "SELECT 1 FROM runs WHERE id = ?";
+
+const STATUS: &str = "
+    UPDATE runs SET state = ?, error = ?, state_history = ?, finished_at = ?, ended_at = ?,
+        termination_requested = CASE WHEN ? = 1 THEN 0 ELSE termination_requested END,
+        retry_requested = CASE WHEN ? = 1 THEN 0 ELSE retry_requested END
+    WHERE id = ?
+    RETURNING 1";
 
 const TASK: Entity<Task> = Entity::unlisted("task", "tasks", "tasks.*", read_task);
 pub(super) const ATTEMPT: Entity<Attempt> =
@@ -73,31 +84,10 @@ impl Records {
     ///
     /// [`Error::NotFound`] when there is no such run (any more), [`Error::InvalidCommit`] when the
     /// commit names rows that do not exist or belong to another run.
-    pub async fn commit(&self, run_id: RunId, commit: Commit) -> Result<()> {
-        let records = self.clone();
-        to_the_end(async move {
-            check_belongs(run_id, &commit)?;
-            let mut writer = records.database.writer().await?;
-            writer.begin().await?;
-            write_status(&mut writer, run_id, commit.run.as_ref()).await?;
-            write_rows(&mut writer, &commit)
-                .await
-                .map_err(|error| match error.as_database_error() {
-                    Some(cause) if cause.is_foreign_key_violation() => Error::InvalidCommit {
-                        run: run_id.to_string(),
-                        problem: "it names a task or an artifact that does not exist",
-                    },
-                    Some(cause) if cause.is_unique_violation() => Error::InvalidCommit {
-                        run: run_id.to_string(),
-                        problem: "the token of an attempt is that of another",
-                    },
-                    _ => error.into(),
-                })?;
-            writer.commit().await?;
-            records.announce(Change::RunChanged(run_id));
-            Ok(())
-        })
-        .await
+    pub async fn commit(&self, run_id: RunId, commit: impl Into<Arc<Commit>>) -> Result<()> {
+        let commit = commit.into();
+        check_belongs(run_id, &commit)?;
+        self.write(ToRun { run_id, commit }).await
     }
 
     /// The tasks of a run, in order of their making and path.
@@ -165,6 +155,56 @@ impl Records {
     }
 }
 
+/// A commit to a run.
+struct ToRun {
+    run_id: RunId,
+    commit: Arc<Commit>,
+}
+
+impl Write for ToRun {
+    type Answer = ();
+
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<((), Option<Change>)> {
+        let Self { run_id, commit } = self;
+        let is_found = match script(*run_id, commit).run(&mut *connection).await {
+            Ok(rows) => !rows.is_empty(),
+            Err(error) => {
+                let error = refused(*run_id, error);
+                let is_invalid = matches!(error, Error::InvalidCommit { .. });
+                if !is_invalid || is_there(connection, *run_id).await? {
+                    return Err(error);
+                }
+                false
+            }
+        };
+        if is_found {
+            Ok(((), Some(Change::RunChanged(*run_id))))
+        } else {
+            Err(Error::not_found("run", run_id))
+        }
+    }
+}
+
+/// What is wrong with a commit that the database does not take.
+fn refused(run_id: RunId, error: sqlx::Error) -> Error {
+    let problem = match error.as_database_error() {
+        Some(cause) if cause.is_foreign_key_violation() => {
+            "it names a task or an artifact that does not exist"
+        }
+        Some(cause) if cause.is_unique_violation() => "the token of an attempt is that of another",
+        _ => return error.into(),
+    };
+    Error::InvalidCommit {
+        run: run_id.to_string(),
+        problem,
+    }
+}
+
+async fn is_there(connection: &mut SqliteConnection, run_id: RunId) -> Result<bool> {
+    let found = sqlx::query(RUN).bind(run_id.to_string());
+    Ok(found.fetch_optional(connection).await?.is_some())
+}
+
 fn check_belongs(run_id: RunId, commit: &Commit) -> Result<()> {
     let belongs = commit.tasks.iter().all(|task| task.run_id == run_id)
         && commit.attempts.iter().all(|attempt| attempt.run_id == run_id)
@@ -184,59 +224,43 @@ fn check_belongs(run_id: RunId, commit: &Commit) -> Result<()> {
     }
 }
 
-async fn write_status(
-    connection: &mut SqliteConnection,
-    run_id: RunId,
-    status: Option<&RunStatus>,
-) -> Result<()> {
-    let is_found = match status {
-        Some(status) => {
-            let done = sqlx::query(
-                "UPDATE runs SET state = $2, error = $3, state_history = $4, finished_at = $5,
-                     ended_at = COALESCE($5, 0),
-                     termination_requested = CASE WHEN $6 = 1 THEN 0 ELSE termination_requested END,
-                     retry_requested = CASE WHEN $6 = 1 THEN 0 ELSE retry_requested END
-                 WHERE id = $1",
-            )
-            .bind(run_id.to_string())
-            .bind(status.state.to_string())
-            .bind(status.error.as_ref().map(json))
-            .bind(json(&status.state_history))
-            .bind(status.finished_at.map(jiff::Timestamp::as_microsecond))
-            .bind(i64::from(status.retried))
-            .execute(connection)
-            .await?;
-            done.rows_affected() > 0
-        }
-        None => sqlx::query("SELECT 1 FROM runs WHERE id = $1")
-            .bind(run_id.to_string())
-            .fetch_optional(connection)
-            .await?
-            .is_some(),
-    };
-    if is_found {
-        Ok(())
-    } else {
-        Err(Error::not_found("run", run_id))
+/// Returns a row if there is such a run. In an order in which each row finds what it refers to.
+fn script(run_id: RunId, commit: &Commit) -> Script {
+    let Commit {
+        run,
+        tasks,
+        attempts,
+        events,
+        artifacts,
+        artifact_tasks,
+        cache_entries,
+    } = commit;
+    let mut script = Script::default();
+    match run {
+        Some(status) => script.add(STATUS, status_row(run_id, status)),
+        None => script.add(RUN, [Bind::word(run_id)]),
     }
+    TASKS.rows(&mut script, tasks.iter().map(task_row));
+    ATTEMPTS.rows(&mut script, attempts.iter().map(attempt_row));
+    EVENTS.rows(&mut script, events.iter().map(event_row));
+    artifacts::ARTIFACTS.rows(&mut script, artifacts.iter().map(artifacts::artifact_row));
+    artifacts::LINKS.rows(&mut script, artifact_tasks.iter().map(artifacts::link_row));
+    cache::keep(&mut script, cache_entries);
+    script
 }
 
-/// In an order in which each row finds what it refers to.
-async fn write_rows(connection: &mut SqliteConnection, commit: &Commit) -> sqlx::Result<()> {
-    TASKS.rows(connection, commit.tasks.iter().map(task_row)).await?;
-    ATTEMPTS
-        .rows(connection, commit.attempts.iter().map(attempt_row))
-        .await?;
-    EVENTS
-        .rows(connection, commit.events.iter().map(event_row))
-        .await?;
-    artifacts::ARTIFACTS
-        .rows(connection, commit.artifacts.iter().map(artifacts::artifact_row))
-        .await?;
-    artifacts::LINKS
-        .rows(connection, commit.artifact_tasks.iter().map(artifacts::link_row))
-        .await?;
-    cache::keep(connection, &commit.cache_entries).await
+fn status_row(run_id: RunId, status: &RunStatus) -> Vec<Bind> {
+    let ended = status.finished_at.map(jiff::Timestamp::as_microsecond);
+    vec![
+        Bind::word(status.state),
+        Bind::optional_json(status.error.as_ref()),
+        Bind::json(&status.state_history),
+        Bind::Int(ended),
+        Bind::from(ended.unwrap_or(0)),
+        Bind::from(i64::from(status.retried)),
+        Bind::from(i64::from(status.retried)),
+        Bind::word(run_id),
+    ]
 }
 
 fn task_row(task: &Task) -> Vec<Bind> {
