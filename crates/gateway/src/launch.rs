@@ -6,13 +6,16 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
     extract::{FromRequestParts, State},
-    http::{StatusCode, header::AUTHORIZATION, request::Parts},
+    http::{
+        StatusCode,
+        header::{AUTHORIZATION, CONTENT_TYPE},
+        request::Parts,
+    },
+    response::IntoResponse,
 };
 use coracle_api::launch::Report;
 use coracle_store::records::Attempt;
-use serde_json::Value;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -67,7 +70,7 @@ impl FromRequestParts<Arc<Options>> for Admitted {
 async fn spec(
     State(options): State<Arc<Options>>,
     Admitted(attempt): Admitted,
-) -> Result<Json<Value>, Error> {
+) -> Result<impl IntoResponse, Error> {
     let is_reported = options
         .records
         .report(attempt.task_id, attempt.number)
@@ -79,7 +82,11 @@ async fn spec(
             attempt.number, attempt.task_id
         )));
     }
-    Ok(Json(attempt.launch))
+    let spec = options
+        .records
+        .attempt_spec(attempt.task_id, attempt.number)
+        .await?;
+    Ok(([(CONTENT_TYPE, "application/json")], spec.launch))
 }
 
 /// How the attempt ended. The first report is kept; the same again is welcome.

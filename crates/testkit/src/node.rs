@@ -88,7 +88,11 @@ async fn play(client: &Client, records: &Records, pod: &Pod, script: impl Fn(&Sp
     let Some(attempt) = records.attempt_by_token(&token).await.unwrap() else {
         return;
     };
-    let spec: Spec = serde_json::from_value(attempt.launch.clone()).unwrap();
+    let given = records
+        .attempt_spec(attempt.task_id, attempt.number)
+        .await
+        .unwrap();
+    let spec: Spec = serde_json::from_str(&given.launch).unwrap();
     set_status(client, pod, json!({"phase": "Running"})).await;
     let (phase, exit_code, reason) = match script(&spec) {
         Outcome::Hangs => return,

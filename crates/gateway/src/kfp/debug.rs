@@ -89,8 +89,10 @@ pub(super) async fn show(
             task.path, task.state
         )));
     };
-    let mut launch = attempt.launch;
-    let mut pod = attempt.pod;
+    let spec = options.records.attempt_spec(task.id, attempt.number).await?;
+    let unreadable = |error: serde_json::Error| Error::internal("reading what the attempt was given", error);
+    let mut launch: Value = serde_json::from_str(&spec.launch).map_err(unreadable)?;
+    let mut pod: Value = serde_json::from_str(&spec.pod).map_err(unreadable)?;
     let container = |pod: &mut Value, field: &str| {
         pod.pointer_mut(&format!("/spec/containers/0/{field}"))
             .map(Value::take)

@@ -8,7 +8,7 @@ use coracle_store::records::{CacheEntry, CachedFrom, Commit, Task, TaskIo, TaskK
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::server::{Server, attempt, refused, task};
+use crate::server::{self, Server, attempt, refused, task};
 
 /// A task that took over outputs, and the entry it took them from.
 async fn cached(server: &Server) -> (RunId, Task, CacheEntry) {
@@ -136,10 +136,10 @@ async fn how_a_task_was_started_is_shown_without_the_launchers_secrets() {
     let say = task(run, "root.say", RuntimeState::Failed);
     let mut late = task(run, "root.late", RuntimeState::Pending);
     late.kind = TaskKind::Container;
-    let mut tried = attempt(&say, 1, RuntimeState::Failed);
-    tried.launch = json!({"command": ["python3"], "args": ["{{$}}"], "context": {"pipeline_job_uuid": "x"},
+    let tried = attempt(&say, 1, RuntimeState::Failed);
+    let launch = json!({"command": ["python3"], "args": ["{{$}}"], "context": {"pipeline_job_uuid": "x"},
                           "executorInput": {"inputs": {"parameterValues": {"text": "a"}}}});
-    tried.pod = json!({
+    let pod = json!({
         "metadata": {"annotations": {"coracle.dev/python-requirements": "{\"packages\": [\"kfp\"]}"}},
         "spec": {"containers": [{"image": "python:3.12", "env": [
             {"name": "MODE", "value": "fast"}, {"name": "CORACLE_LAUNCH_TOKEN", "value": "secret"}]}]},
@@ -149,6 +149,7 @@ async fn how_a_task_was_started_is_shown_without_the_launchers_secrets() {
             run,
             Commit {
                 tasks: vec![root, say, late],
+                specs: vec![server::spec(&tried, &launch, &pod)],
                 attempts: vec![tried],
                 ..Commit::default()
             },

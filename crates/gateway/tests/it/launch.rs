@@ -8,7 +8,7 @@ use coracle_api::state::RuntimeState;
 use coracle_store::records::{Attempt, Commit};
 use serde_json::{Value, json};
 
-use crate::server::{Server, attempt, read, refused, task};
+use crate::server::{self, Server, attempt, read, refused, task};
 
 async fn with_attempt(server: &Server) -> Attempt {
     let run = server.run().await;
@@ -20,6 +20,7 @@ async fn with_attempt(server: &Server) -> Attempt {
             Commit {
                 tasks: vec![task],
                 attempts: vec![attempt.clone()],
+                specs: vec![server::spec(&attempt, &json!({"command": ["echo"]}), &json!({}))],
                 ..Commit::default()
             },
         )
@@ -55,7 +56,7 @@ async fn a_token_admits_to_the_spec_of_its_attempt() {
     let attempt = with_attempt(&server).await;
     assert_eq!(
         spec(&server, &format!("Bearer {}", attempt.token)).await,
-        (StatusCode::OK, attempt.launch)
+        (StatusCode::OK, json!({"command": ["echo"]}))
     );
 }
 

@@ -13,7 +13,7 @@ use coracle_artifacts::Artifacts;
 use coracle_gateway::Options;
 use coracle_store::{
     Location, Store,
-    records::{Attempt, Commit, Records, RunStatus, Task, TaskIo, TaskKind},
+    records::{Attempt, AttemptSpec, Commit, Records, RunStatus, Task, TaskIo, TaskKind},
 };
 use http_body_util::BodyExt;
 use jiff::Timestamp;
@@ -201,8 +201,6 @@ pub(crate) fn attempt(task: &Task, number: u32, state: RuntimeState) -> Attempt 
         namespace: "default".to_owned(),
         pod_name: format!("{}-{number}", task.name),
         token: format!("secret-{}-{number}", task.id),
-        launch: json!({"command": ["echo"]}),
-        pod: json!({}),
         state,
         error: None,
         exit_code: None,
@@ -210,6 +208,16 @@ pub(crate) fn attempt(task: &Task, number: u32, state: RuntimeState) -> Attempt 
         created_at: Timestamp::UNIX_EPOCH,
         started_at: None,
         finished_at: None,
+    }
+}
+
+/// What an attempt is given.
+pub(crate) fn spec(attempt: &Attempt, launch: &Value, pod: &Value) -> AttemptSpec {
+    AttemptSpec {
+        task_id: attempt.task_id,
+        number: attempt.number,
+        launch: launch.to_string(),
+        pod: pod.to_string(),
     }
 }
 

@@ -86,6 +86,7 @@ async fn with_tasks(server: &Server) -> (RunId, ArtifactId) {
                 }),
                 tasks: vec![root, say, late],
                 attempts: vec![first, second],
+                specs: Vec::new(),
                 events: vec![event],
                 artifacts: vec![artifact],
                 artifact_tasks: vec![link],

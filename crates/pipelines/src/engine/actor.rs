@@ -97,6 +97,9 @@ impl Actor {
         let mut stale = 0;
         let mut events = VecDeque::from([Event::Resumed]);
         while !state.run.state.is_terminal() || state.run.retry_requested {
+            if !state.postponed.is_empty() {
+                events.push_back(Event::Room);
+            }
             if events.is_empty() {
                 let Some(message) = self.next(state.wakes_at(&pipeline)).await else {
                     return ended;
@@ -161,7 +164,9 @@ impl Actor {
 
     fn plan(&self, pipeline: &Pipeline, state: &mut State, events: &mut VecDeque<Event>) -> Plan {
         let mut planned = Plan::default();
-        while let Some(event) = events.pop_front() {
+        while !planned.is_full()
+            && let Some(event) = events.pop_front()
+        {
             planned.extend(plan::step(
                 pipeline,
                 &self.settings,

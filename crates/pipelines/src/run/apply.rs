@@ -1,6 +1,8 @@
 //! Does what was planned. No decisions here, and everything may be done twice: rows are written
 //! by key, a Pod that exists already is the one that was meant, a Pod that is gone need not go.
 
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
 use coracle_api::id::{ArtifactId, TaskId};
 use coracle_api::launch::SpilledValue;
 use coracle_api::reason::chain;
@@ -67,16 +69,22 @@ impl Tools {
             delete,
             look,
         } = plan;
-        if commit != Commit::default() && self.commit(state, &commit).await?.is_none() {
+        let commit = Arc::new(commit);
+        if *commit != Commit::default() && self.commit(state, &commit).await?.is_none() {
             return Ok(Vec::new());
         }
+        let pods: HashMap<(TaskId, u32), &str> = commit
+            .specs
+            .iter()
+            .map(|spec| ((spec.task_id, spec.number), spec.pod.as_str()))
+            .collect();
         // Before the Pods, which may mount them.
         let mut events = Vec::new();
         for claim in claims {
             events.extend(self.claim(claim).await);
         }
         let created = stream::iter(create)
-            .map(|(task, number)| self.create(state, task, number))
+            .map(|attempt| self.create(state, attempt, pods.get(&attempt).copied()))
             .buffer_unordered(CONCURRENCY)
             .filter_map(std::future::ready);
         events.extend(created.collect::<Vec<_>>().await);
@@ -106,9 +114,9 @@ impl Tools {
     }
 
     /// Writes the rows; none when the server stops first.
-    async fn commit(&self, state: &State, commit: &Commit) -> Result<Option<()>, NotWritten> {
+    async fn commit(&self, state: &State, commit: &Arc<Commit>) -> Result<Option<()>, NotWritten> {
         let run = state.run.id;
-        let write = async || match self.records.commit(run, commit.clone()).await {
+        let write = async || match self.records.commit(run, Arc::clone(commit)).await {
             Ok(()) => Ok(Ok(())),
             Err(records::Error::NotFound { .. }) => Ok(Err(NotWritten::Gone)),
             Err(error @ records::Error::InvalidCommit { .. }) => Ok(Err(NotWritten::Stale(error))),
@@ -259,14 +267,19 @@ impl Tools {
         }
     }
 
-    async fn create(&self, state: &State, task: TaskId, number: u32) -> Option<Event> {
+    /// Creates the Pod of an attempt: this one, or the one that was written before a restart.
+    async fn create(&self, state: &State, (task, number): (TaskId, u32), pod: Option<&str>) -> Option<Event> {
         let attempt = attempt(state, task, number)?;
         let refused = |message: String| Event::PodRefused {
             task,
             number,
             message,
         };
-        let pod: Pod = match serde_json::from_value(attempt.pod.clone()) {
+        let pod = match pod {
+            Some(pod) => Cow::Borrowed(pod),
+            None => Cow::Owned(self.written_pod(task, number).await?),
+        };
+        let pod: Pod = match serde_json::from_str(&pod) {
             Ok(pod) => pod,
             Err(error) => return Some(refused(format!("the Pod cannot be written: {error}"))),
         };
@@ -284,6 +297,16 @@ impl Tools {
         let refused = until_done("create a Pod", &self.cancel, create).await?;
         coracle_breakpoint::at("engine.pod-created");
         refused
+    }
+
+    /// None when its run was deleted, or the server stops.
+    async fn written_pod(&self, task: TaskId, number: u32) -> Option<String> {
+        let read = async || match self.records.attempt_spec(task, number).await {
+            Ok(spec) => Ok(Some(spec.pod)),
+            Err(records::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        until_done("read what an attempt is given", &self.cancel, read).await?
     }
 
     async fn delete(&self, state: &State, task: TaskId, number: u32) -> Option<Event> {

@@ -45,7 +45,7 @@ mod import;
 mod iterate;
 mod stop;
 
-pub use event::{Claim, Event, Import, Known, Lookup, Plan};
+pub use event::{Claim, Event, Import, Known, Lookup, MOST_ATTEMPTS, Plan};
 
 /// Works out what `event` leads to, and brings `state` up to it.
 pub fn step(
@@ -104,6 +104,7 @@ impl Planner<'_> {
         }
         match event {
             Event::Resumed => self.resume(),
+            Event::Room => {}
             Event::TerminationRequested => self.terminate(),
             Event::TimeCame => self.time_came(),
             Event::LookedUp { task, found } => self.looked_up(task, found.map(|known| *known)),
@@ -147,8 +148,12 @@ impl Planner<'_> {
     }
 
     fn settle(&mut self) {
+        let postponed = &mut self.state.postponed;
+        let next = postponed.drain(..postponed.len().min(MOST_ATTEMPTS));
+        self.work.extend(next.map(Work::Decide));
         while let Some(work) = self.work.pop_front() {
             match work {
+                Work::Decide(task) if self.plan.is_full() => self.state.postponed.push_back(task),
                 Work::Decide(task) => self.decide(task),
                 Work::Ended(task) => self.ended(task),
                 Work::Advance(task) => self.advance_loop(task),

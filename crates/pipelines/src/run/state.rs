@@ -35,6 +35,8 @@ pub struct State {
     pub values: HashMap<String, Value>,
     /// Attempts that have ended and whose Pods are still there, oldest first.
     pub finished_pods: VecDeque<(TaskId, u32)>,
+    /// Tasks whose turn has come, and that the last plan had no room for.
+    pub postponed: VecDeque<TaskId>,
 }
 
 /// A task and what is known around it.
@@ -87,12 +89,12 @@ impl Node {
     }
 
     /// The attempts whose rows are not as they will stay: the newest, and one that ended when it
-    /// was made. What they were given is forgotten here once they have ended: a run may have many
-    /// tasks.
+    /// was made. What only those at work need is forgotten here once they have ended: a run may have
+    /// many tasks.
     pub fn attempts_to_write(&mut self) -> Vec<Attempt> {
         let unwritten = self.attempts.iter_mut().rev();
         let mut written: Vec<Attempt> = unwritten
-            .take_while(|attempt| !attempt.launch.is_null())
+            .take_while(|attempt| !attempt.token.is_empty())
             .map(|attempt| {
                 let written = attempt.clone();
                 forget_what_ended(attempt);
@@ -124,10 +126,9 @@ impl Node {
     }
 }
 
-/// The row keeps launch spec and Pod; nothing here asks for them again.
+/// The row keeps it; nothing here asks for it again.
 fn forget_what_ended(attempt: &mut Attempt) {
     if attempt.state.is_terminal() {
-        (attempt.launch, attempt.pod) = (Value::Null, Value::Null);
         (attempt.token, attempt.log_uri) = (String::new(), String::new());
     }
 }
@@ -166,6 +167,7 @@ impl State {
             timers: BTreeSet::new(),
             values: HashMap::new(),
             finished_pods: VecDeque::new(),
+            postponed: VecDeque::new(),
         };
         for task in tasks {
             state.timers.extend(task.retry_at.map(|time| (time, task.id)));

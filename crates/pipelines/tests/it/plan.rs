@@ -3,7 +3,7 @@
 use coracle_api::{launch::Failure, reason::Reason, state::RuntimeState};
 use coracle_pipelines::run::{
     observe::{PodEnd, PodView},
-    plan::Event,
+    plan::{Event, MOST_ATTEMPTS},
 };
 use coracle_store::records::IoType;
 use jiff::Timestamp;
@@ -58,6 +58,37 @@ fn conditional() -> Value {
             }
         }),
     )
+}
+
+#[test]
+fn what_a_plan_has_no_room_for_begins_with_the_next_ones() {
+    let tasks: serde_json::Map<String, Value> = (0..600)
+        .map(|number| (format!("t{number}"), json!({"componentRef": {"name": "comp"}})))
+        .collect();
+    let root = json!({"dag": {"tasks": tasks}});
+    let pipeline = pipeline(root, json!({"comp": component(json!({}), json!({}))}));
+    let mut world = World::of(&pipeline, json!({}));
+    assert_eq!(world.at_work().len(), MOST_ATTEMPTS);
+    // After a restart the rows tell which have yet to begin, and the others are created again.
+    let plan = world.restarts();
+    assert_eq!(plan.create.len(), MOST_ATTEMPTS);
+    for left in [88, 0] {
+        world.happens(Event::Room);
+        assert_eq!(world.at_work().len(), 600 - left);
+        assert_eq!(world.state.postponed.len(), left);
+    }
+    for number in 0..600 {
+        world.succeeds(&format!("root.t{number}"), json!({}), &[]);
+    }
+    assert_eq!(world.state.run.state, RuntimeState::Succeeded);
+    let mut attempts = world
+        .done
+        .commit
+        .specs
+        .iter()
+        .map(|spec| (spec.task_id, spec.number));
+    assert!(attempts.all(|(_, number)| number == 1));
+    assert_eq!(world.done.commit.specs.len(), 600);
 }
 
 #[test]

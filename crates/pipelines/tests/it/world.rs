@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) state: State,
     /// Every plan so far, as one.
     pub(crate) done: Plan,
+    /// What launchers fetch.
+    launches: BTreeMap<(TaskId, u32), String>,
     now: Timestamp,
     tokens: u32,
 }
@@ -76,6 +78,7 @@ impl World {
             settings,
             state,
             done: Plan::default(),
+            launches: BTreeMap::new(),
             now,
             tokens: 0,
         };
@@ -99,6 +102,9 @@ impl World {
             format!("token-{tokens}")
         };
         let plan = plan::step(pipeline, settings, state, event, &mut token, *now);
+        let specs = plan.commit.specs.iter();
+        let launches = specs.map(|spec| ((spec.task_id, spec.number), spec.launch.clone()));
+        self.launches.extend(launches);
         self.done.extend(plan.clone());
         plan
     }
@@ -193,8 +199,7 @@ impl World {
 
     /// What the launcher of a task's newest attempt is given.
     pub(crate) fn launch(&self, path: &str) -> Spec {
-        let node = &self.state.nodes[&self.id(path)];
-        serde_json::from_value(node.attempts.last().unwrap().launch.clone()).unwrap()
+        serde_json::from_str(&self.launches[&(self.id(path), self.number(path))]).unwrap()
     }
 
     /// The launcher reports success with these parameters and one artifact per name.

@@ -384,10 +384,6 @@ pub struct Attempt {
     pub pod_name: String,
     /// What the launcher shows to be let in.
     pub token: String,
-    /// What the launcher fetches: the JSON of [`coracle_api::launch::Spec`].
-    pub launch: Value,
-    /// The Pod to create, as JSON.
-    pub pod: Value,
     /// Where it stands.
     pub state: RuntimeState,
     /// Why it failed.
@@ -402,6 +398,20 @@ pub struct Attempt {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+}
+
+/// What an attempt is given: written with it, and never changed. Apart from it, because it is large
+/// and asked for by few.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptSpec {
+    /// The task.
+    pub task_id: TaskId,
+    /// The attempt.
+    pub number: u32,
+    /// What the launcher fetches: the JSON of [`coracle_api::launch::Spec`].
+    pub launch: String,
+    /// The Pod to create, as JSON.
+    pub pod: String,
 }
 
 /// An entry of a task's history that a person reads.
@@ -496,6 +506,8 @@ pub struct Commit {
     pub tasks: Vec<Task>,
     /// Attempts that changed.
     pub attempts: Vec<Attempt>,
+    /// What attempts that are new are given.
+    pub specs: Vec<AttemptSpec>,
     /// What happened.
     pub events: Vec<TaskEvent>,
     /// Artifacts that came to be.

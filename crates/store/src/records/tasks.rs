@@ -6,7 +6,8 @@ use coracle_api::id::{RunId, TaskId};
 use sqlx::SqliteConnection;
 
 use super::{
-    Attempt, Change, Commit, Error, Records, Result, RunStatus, Task, TaskEvent, artifacts, cache,
+    Attempt, AttemptSpec, Change, Commit, Error, Records, Result, RunStatus, Task, TaskEvent, artifacts,
+    cache,
     entity::Entity,
     row::{Bind, Fields, Script, Upsert},
     write::Write,
@@ -52,10 +53,10 @@ static ATTEMPTS: Upsert = Upsert::new(
         "started_at",
         "finished_at",
         "error",
-        "launch",
-        "pod",
     ],
 );
+
+static SPECS: Upsert = Upsert::new("attempt_specs", &["task_id", "number"], &["launch", "pod"]);
 
 static EVENTS: Upsert = Upsert::new(
     "task_events",
@@ -75,6 +76,8 @@ const STATUS: &str = "
 const TASK: Entity<Task> = Entity::unlisted("task", "tasks", "tasks.*", read_task);
 pub(super) const ATTEMPT: Entity<Attempt> =
     Entity::unlisted("attempt", "attempts", "attempts.*", read_attempt);
+const SPEC: Entity<AttemptSpec> =
+    Entity::unlisted("attempt spec", "attempt_specs", "attempt_specs.*", read_spec);
 const EVENT: Entity<TaskEvent> = Entity::unlisted("event", "task_events", "task_events.*", read_event);
 
 impl Records {
@@ -141,6 +144,20 @@ impl Records {
         let mut reader = self.database.reader().await?;
         let of_task = "task_id = $1 ORDER BY number";
         ATTEMPT.all(&mut reader, of_task, vec![Bind::word(task_id)]).await
+    }
+
+    /// What an attempt is given.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] when there is no such attempt (any more).
+    pub async fn attempt_spec(&self, task_id: TaskId, number: u32) -> Result<AttemptSpec> {
+        let mut reader = self.database.reader().await?;
+        let binds = vec![Bind::word(task_id), Bind::from(i64::from(number))];
+        let found = SPEC
+            .first(&mut reader, "task_id = $1 AND number = $2", binds)
+            .await?;
+        found.ok_or_else(|| Error::not_found("attempt", format_args!("{task_id}/{number}")))
     }
 
     /// The history of all tasks of a run, oldest first.
@@ -230,6 +247,7 @@ fn script(run_id: RunId, commit: &Commit) -> Script {
         run,
         tasks,
         attempts,
+        specs,
         events,
         artifacts,
         artifact_tasks,
@@ -242,6 +260,7 @@ fn script(run_id: RunId, commit: &Commit) -> Script {
     }
     TASKS.rows(&mut script, tasks.iter().map(task_row));
     ATTEMPTS.rows(&mut script, attempts.iter().map(attempt_row));
+    SPECS.rows(&mut script, specs.iter().map(spec_row));
     EVENTS.rows(&mut script, events.iter().map(event_row));
     artifacts::ARTIFACTS.rows(&mut script, artifacts.iter().map(artifacts::artifact_row));
     artifacts::LINKS.rows(&mut script, artifact_tasks.iter().map(artifacts::link_row));
@@ -326,9 +345,25 @@ fn attempt_row(attempt: &Attempt) -> Vec<Bind> {
         Bind::optional_time(attempt.started_at),
         Bind::optional_time(attempt.finished_at),
         Bind::optional_json(attempt.error.as_ref()),
-        Bind::json(&attempt.launch),
-        Bind::json(&attempt.pod),
     ]
+}
+
+fn spec_row(spec: &AttemptSpec) -> Vec<Bind> {
+    vec![
+        Bind::word(spec.task_id),
+        Bind::from(i64::from(spec.number)),
+        Bind::Json(spec.launch.clone()),
+        Bind::Json(spec.pod.clone()),
+    ]
+}
+
+fn read_spec(fields: &Fields<'_>) -> Result<AttemptSpec> {
+    Ok(AttemptSpec {
+        task_id: fields.word("task_id")?,
+        number: fields.number("number")?,
+        launch: fields.string("launch")?,
+        pod: fields.string("pod")?,
+    })
 }
 
 fn read_attempt(fields: &Fields<'_>) -> Result<Attempt> {
@@ -339,8 +374,6 @@ fn read_attempt(fields: &Fields<'_>) -> Result<Attempt> {
         namespace: fields.string("namespace")?,
         pod_name: fields.string("pod_name")?,
         token: fields.string("token")?,
-        launch: fields.json("launch")?,
-        pod: fields.json("pod")?,
         state: fields.word("state")?,
         error: fields.optional_json("error")?,
         exit_code: fields.optional_number("exit_code")?,

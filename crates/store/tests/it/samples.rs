@@ -11,9 +11,9 @@ use coracle_api::{
 use coracle_store::{
     Store,
     records::{
-        Artifact, ArtifactTask, Attempt, CacheEntry, CachedFrom, Experiment, IoType, NewRun, Pipeline,
-        PipelineVersion, RecurringRun, Run, Schedule, ScheduleProgress, StateChange, Task, TaskEvent, TaskIo,
-        TaskKind, Trigger,
+        Artifact, ArtifactTask, Attempt, AttemptSpec, CacheEntry, CachedFrom, Experiment, IoType, NewRun,
+        Pipeline, PipelineVersion, RecurringRun, Run, Schedule, ScheduleProgress, StateChange, Task,
+        TaskEvent, TaskIo, TaskKind, Trigger,
     },
     resources::{GroupResource, Key},
 };
@@ -160,8 +160,6 @@ pub(crate) fn attempt(task: &Task, number: u32) -> Attempt {
         namespace: "team".to_owned(),
         pod_name: format!("pod-{number}"),
         token: format!("token-{}-{number}", task.id),
-        launch: json!({"command": ["sh", "-c", "true"]}),
-        pod: json!({"kind": "Pod"}),
         state: RuntimeState::Running,
         error: None,
         exit_code: Some(-1),
@@ -169,6 +167,15 @@ pub(crate) fn attempt(task: &Task, number: u32) -> Attempt {
         created_at: at(3),
         started_at: None,
         finished_at: Some(at(4)),
+    }
+}
+
+pub(crate) fn spec(attempt: &Attempt) -> AttemptSpec {
+    AttemptSpec {
+        task_id: attempt.task_id,
+        number: attempt.number,
+        launch: r#"{"command":["sh","-c","true"],"number":1.50}"#.to_owned(),
+        pod: r#"{"kind":"Pod","text":"\u0000\n'ü"}"#.to_owned(),
     }
 }
 

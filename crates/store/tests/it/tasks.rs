@@ -9,7 +9,7 @@ use coracle_store::{
     records::{Artifact, Attempt, Commit, Error, RunStatus, Task},
 };
 
-use crate::samples::{artifact, at, attempt, event, output, stored_run, task};
+use crate::samples::{artifact, at, attempt, event, output, spec, stored_run, task};
 
 crate::conformance! {
     what_is_committed_is_read_back,
@@ -31,6 +31,7 @@ async fn what_is_committed_is_read_back(store: &Store) {
         // A child may come before the task that holds it.
         tasks: vec![train.clone(), root.clone()],
         attempts: vec![attempt(&train, 2), attempt(&train, 1), attempt(&root, 1)],
+        specs: vec![spec(&attempt(&train, 2)), spec(&attempt(&train, 1))],
         events: vec![event(&train, "Started"), event(&train, "Ended")],
         artifacts: vec![model.clone(), log.clone()],
         artifact_tasks: vec![output(&train, &log, "log"), output(&train, &model, "model")],
@@ -48,6 +49,9 @@ async fn what_is_committed_is_read_back(store: &Store) {
         [attempt(&train, 1), attempt(&train, 2)]
     );
     assert_eq!(records.attempts(run.id).await.unwrap().len(), 3);
+    assert_eq!(records.attempt_spec(train.id, 2).await.unwrap(), commit.specs[0]);
+    let missing = records.attempt_spec(root.id, 1).await;
+    assert!(matches!(missing, Err(Error::NotFound { .. })), "{missing:?}");
     assert_eq!(records.events(run.id).await.unwrap(), commit.events);
     assert_eq!(
         records.artifact_tasks(run.id).await.unwrap(),
@@ -117,6 +121,7 @@ async fn a_commit_is_made_wholly_or_not_at_all(store: &Store) {
         }),
         tasks: vec![train.clone()],
         attempts: vec![attempt(&train, 1)],
+        specs: Vec::new(),
         events: vec![event(&train, "Started")],
         artifacts: vec![artifact("/models/1")],
         artifact_tasks: vec![output(&train, &artifact("/not/committed"), "model")],

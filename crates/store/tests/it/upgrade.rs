@@ -51,6 +51,14 @@ async fn a_database_of_schema_4_opens_and_its_run_goes_on() {
 
     let found = records.attempt_by_token(&at_work.token).await.unwrap();
     assert_eq!(found.as_ref(), Some(at_work), "its launcher is let in");
+    let spec = records
+        .attempt_spec(at_work.task_id, at_work.number)
+        .await
+        .unwrap();
+    assert!(
+        spec.launch.contains("command") && spec.pod.contains("containers"),
+        "{spec:?}"
+    );
     let report: Report = serde_json::from_str(r#"{"exit_code": 0}"#).unwrap();
     records
         .put_report(at_work.task_id, at_work.number, &report)

@@ -9,7 +9,7 @@ use coracle_api::{
     reason::Reason,
     state::RuntimeState,
 };
-use coracle_store::records::{Artifact, Attempt, IoType, TaskIo};
+use coracle_store::records::{Artifact, Attempt, AttemptSpec, IoType, TaskIo};
 
 use super::{Planner, begin::internal};
 use crate::{
@@ -79,8 +79,14 @@ impl Planner<'_> {
             workspace_import,
         };
         let built = container::build(&order, self.settings)?;
-        let launch = serde_json::to_value(&built.launch)
+        let launch = serde_json::to_string(&built.launch)
             .map_err(|error| internal(&format!("its launch spec cannot be written: {error}")))?;
+        let spec = AttemptSpec {
+            task_id: id,
+            number,
+            launch,
+            pod: built.pod.to_string(),
+        };
         let attempt = Attempt {
             task_id: id,
             run_id: self.state.run.id,
@@ -88,8 +94,6 @@ impl Planner<'_> {
             namespace: order.namespace.to_owned(),
             pod_name: built.pod_name,
             token: token.clone(),
-            launch,
-            pod: built.pod,
             state: RuntimeState::Pending,
             error: None,
             exit_code: None,
@@ -98,6 +102,8 @@ impl Planner<'_> {
             started_at: None,
             finished_at: None,
         };
+        // Not part of the state: once it is written and the Pod is made, nothing here asks for it.
+        self.plan.commit.specs.push(spec);
         self.link_inputs(id);
         if let Some(node) = self.state.nodes.get_mut(&id) {
             (node.report, node.pod_end, node.waiting_reason) = (None, None, None);

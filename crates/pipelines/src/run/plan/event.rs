@@ -14,6 +14,8 @@ use crate::{run::observe::PodView, task::claim::ClaimOrder};
 pub enum Event {
     /// The engine took the run up, for the first time or again after a restart.
     Resumed,
+    /// There is room again for what was [`crate::run::state::State::postponed`].
+    Room,
     /// Somebody asked the run to stop.
     TerminationRequested,
     /// The time has come that [`crate::run::state::State::wakes_at`] gave.
@@ -105,6 +107,9 @@ pub struct Known {
     pub artifacts: Vec<Artifact>,
 }
 
+/// How many attempts one plan begins, about.
+pub const MOST_ATTEMPTS: usize = 256;
+
 /// What to do, in this order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
@@ -127,6 +132,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether it begins as many attempts as one plan may. What they are given is in memory until
+    /// they have been made.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.create.len() >= MOST_ATTEMPTS
+    }
+
     /// Adds what comes after.
     pub fn extend(&mut self, next: Self) {
         let Self {
@@ -135,6 +147,7 @@ impl Plan {
                     run,
                     tasks,
                     attempts,
+                    specs,
                     events,
                     artifacts,
                     artifact_tasks,
@@ -154,6 +167,7 @@ impl Plan {
         }
         self.commit.tasks.extend(tasks);
         self.commit.attempts.extend(attempts);
+        self.commit.specs.extend(specs);
         self.commit.events.extend(events);
         self.commit.artifacts.extend(artifacts);
         self.commit.artifact_tasks.extend(artifact_tasks);

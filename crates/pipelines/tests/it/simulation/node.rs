@@ -192,7 +192,9 @@ impl Pod {
                 pod["status"] = running();
             }
         });
-        let spec = serde_json::from_value(row.launch).map_err(|error| error.to_string())?;
+        let given = records.attempt_spec(row.task_id, row.number).await;
+        let given = given.map_err(|error| error.to_string())?;
+        let spec = serde_json::from_str(&given.launch).map_err(|error| error.to_string())?;
         Ok(Stepped::Began(Box::new(spec)))
     }
 
