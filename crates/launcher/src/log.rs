@@ -10,6 +10,9 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use memchr::{memchr, memrchr_iter};
+use nix::errno::Errno;
+
 /// How much of the command's output is kept.
 const KEPT: u64 = 1 << 30;
 
@@ -101,10 +104,7 @@ impl Inner {
     fn pass_on(&mut self, stream: Stream, bytes: &[u8]) {
         // Whoever watches may have gone: that is no reason to stop the command.
         let _ = match stream {
-            Stream::Out => {
-                let mut out = io::stdout().lock();
-                out.write_all(bytes).and_then(|()| out.flush())
-            }
+            Stream::Out => write_at_once(bytes),
             Stream::Err => io::stderr().lock().write_all(bytes),
         };
         if self.written < self.most {
@@ -157,6 +157,18 @@ impl Inner {
     }
 }
 
+/// Writes to the standard output as it comes; `io::Stdout` would cut it at the last line's end.
+fn write_at_once(mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(io::stdout(), bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// What the last lines of an output say.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Story {
@@ -188,7 +200,12 @@ impl Tail {
 
     fn push(&mut self, stream: Stream, bytes: &[u8]) {
         let mut rest = bytes;
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        // What is followed by so many lines is not looked at: a command may write millions of them a second.
+        if let Some(end) = memrchr_iter(b'\n', bytes).nth(Self::KEPT) {
+            self.open[stream as usize].clear();
+            rest = &bytes[end + 1..];
+        }
+        while let Some(end) = memchr(b'\n', rest) {
             self.open(stream, &rest[..end]);
             self.close(stream);
             rest = &rest[end + 1..];
@@ -211,14 +228,19 @@ impl Tail {
             open.clear();
         }
         let room = Self::LONGEST.saturating_sub(open.len());
-        open.extend(bytes[start.unwrap_or(0)..].iter().take(room));
+        let shown = &bytes[start.unwrap_or(0)..];
+        open.extend_from_slice(&shown[..shown.len().min(room)]);
     }
 
     fn close(&mut self, stream: Stream) {
-        let line = std::mem::take(&mut self.open[stream as usize]);
-        if self.lines.len() == Self::KEPT {
-            self.lines.pop_front();
-        }
+        // The space of the line that goes is that of the one that begins.
+        let mut next = if self.lines.len() == Self::KEPT {
+            self.lines.pop_front().unwrap_or((stream, Vec::new())).1
+        } else {
+            Vec::new()
+        };
+        next.clear();
+        let line = std::mem::replace(&mut self.open[stream as usize], next);
         self.lines.push_back((stream, line));
     }
 
@@ -359,11 +381,16 @@ mod tests {
         for number in 0..10_000 {
             tail.push(Stream::Out, format!("line {number}\n").as_bytes());
         }
+        let many: String = (0..20_000).map(|number| format!("line {number}\n")).collect();
+        tail.push(Stream::Out, b"before ");
+        tail.push(Stream::Out, many.as_bytes());
+        assert_eq!(tail.lines.len(), Tail::KEPT);
+        assert_eq!(tail.lines[0].1, b"line 19900");
         tail.push(Stream::Err, &vec![b'x'; 1 << 20]);
         tail.push(Stream::Err, b"\n");
         let story = tail.story();
         assert_eq!(story.lines.len(), Tail::SHOWN);
-        assert_eq!(story.lines[0], "line 9981");
+        assert_eq!(story.lines[0], "line 19981");
         assert_eq!(story.lines[19].len(), Tail::LONGEST);
         assert!(tail.lines.len() <= Tail::KEPT);
     }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use memchr::memchr;
 
 use super::run_dir::{LOG_FILES, RunDir};
 
@@ -87,65 +88,94 @@ impl Write for Log {
 #[derive(Debug)]
 pub(crate) struct Stream {
     name: &'static str,
+    /// The beginning of a line whose end has not come.
     pending: Vec<u8>,
+    /// What is being written; empty between two calls, and kept for its space.
+    records: Vec<u8>,
 }
 
 impl Stream {
     pub(crate) const fn stdout() -> Self {
-        Self {
-            name: "stdout",
-            pending: Vec::new(),
-        }
+        Self::new("stdout")
     }
 
     pub(crate) const fn stderr() -> Self {
+        Self::new("stderr")
+    }
+
+    const fn new(name: &'static str) -> Self {
         Self {
-            name: "stderr",
+            name,
             pending: Vec::new(),
+            records: Vec::new(),
         }
     }
 
-    /// Takes what came, and writes every line that is now complete.
+    /// Takes what came, and writes every line that is now complete, all of them at once.
     pub(crate) fn take(&mut self, bytes: &[u8], now: Timestamp, log: &mut impl Write) -> io::Result<()> {
-        let mut records = Vec::with_capacity(bytes.len() + 64);
+        let stamp = Stamp::new(now, self.name);
         let mut rest = bytes;
-        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+        while let Some(end) = memchr(b'\n', rest) {
             let (line, after) = rest.split_at(end);
-            self.extend(line, now, &mut records);
-            self.flush('F', now, &mut records);
+            if self.pending.is_empty() && line.len() <= LONGEST {
+                stamp.write(b'F', line, &mut self.records);
+            } else {
+                self.extend(line, &stamp);
+                self.flush(b'F', &stamp);
+            }
             rest = &after[1..];
         }
-        self.extend(rest, now, &mut records);
-        if records.is_empty() {
-            Ok(())
-        } else {
-            log.write_all(&records)
-        }
+        self.extend(rest, &stamp);
+        self.write(log)
     }
 
     /// The stream is at its end: writes what has no newline.
     pub(crate) fn finish(&mut self, now: Timestamp, log: &mut impl Write) -> io::Result<()> {
-        let mut records = Vec::new();
         if !self.pending.is_empty() {
-            self.flush('P', now, &mut records);
+            self.flush(b'P', &Stamp::new(now, self.name));
         }
-        log.write_all(&records)
+        self.write(log)
     }
 
-    fn extend(&mut self, mut bytes: &[u8], now: Timestamp, records: &mut Vec<u8>) {
+    fn extend(&mut self, mut bytes: &[u8], stamp: &Stamp) {
         while self.pending.len() + bytes.len() > LONGEST {
             let (part, after) = bytes.split_at(LONGEST - self.pending.len());
             self.pending.extend_from_slice(part);
-            self.flush('P', now, records);
+            self.flush(b'P', stamp);
             bytes = after;
         }
         self.pending.extend_from_slice(bytes);
     }
 
-    fn flush(&mut self, tag: char, now: Timestamp, records: &mut Vec<u8>) {
-        // Writing to a vector does not fail.
-        let _ = write!(records, "{now:.9} {} {tag} ", self.name);
-        records.append(&mut self.pending);
+    fn flush(&mut self, tag: u8, stamp: &Stamp) {
+        stamp.write(tag, &self.pending, &mut self.records);
+        self.pending.clear();
+    }
+
+    /// What cannot be written is lost: it is not tried again with what comes next.
+    fn write(&mut self, log: &mut impl Write) -> io::Result<()> {
+        let written = if self.records.is_empty() {
+            Ok(())
+        } else {
+            log.write_all(&self.records)
+        };
+        self.records.clear();
+        written
+    }
+}
+
+/// What stands before the text of a record: made once for all that came together, for there may be millions of lines.
+struct Stamp(Vec<u8>);
+
+impl Stamp {
+    fn new(now: Timestamp, stream: &str) -> Self {
+        Self(format!("{now:.9} {stream} ").into_bytes())
+    }
+
+    fn write(&self, tag: u8, text: &[u8], records: &mut Vec<u8>) {
+        records.extend_from_slice(&self.0);
+        records.extend_from_slice(&[tag, b' ']);
+        records.extend_from_slice(text);
         records.push(b'\n');
     }
 }
@@ -197,6 +227,49 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_come_together_are_written_at_once() {
+        struct Counting(usize);
+        impl Write for Counting {
+            fn write(&mut self, records: &[u8]) -> io::Result<usize> {
+                self.0 += 1;
+                Ok(records.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut stream, mut log) = (Stream::stdout(), Counting(0));
+        stream
+            .take(&b"line\n".repeat(10_000), Timestamp::UNIX_EPOCH, &mut log)
+            .unwrap();
+        assert_eq!(log.0, 1);
+        stream.take(b"no end", Timestamp::UNIX_EPOCH, &mut log).unwrap();
+        assert_eq!(log.0, 1);
+        stream.finish(Timestamp::UNIX_EPOCH, &mut log).unwrap();
+        stream.finish(Timestamp::UNIX_EPOCH, &mut log).unwrap();
+        assert_eq!(log.0, 2);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_not_written_later() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut stream, mut log) = (Stream::stderr(), Vec::new());
+        stream
+            .take(b"lost\n", Timestamp::UNIX_EPOCH, &mut Full)
+            .unwrap_err();
+        stream.take(b"kept\n", Timestamp::UNIX_EPOCH, &mut log).unwrap();
+        assert_eq!(log, b"1970-01-01T00:00:00.000000000Z stderr F kept\n");
+    }
+
+    #[test]
     fn an_ending_without_newline_is_a_part() {
         check(&[b"no newline"], "@ P no newline\n");
         check(&[], "");
@@ -207,5 +280,10 @@ mod tests {
         let long = vec![b'x'; LONGEST + 1];
         let part = "x".repeat(LONGEST);
         check(&[&long, b"\n"], &format!("@ P {part}\n@ F x\n"));
+        check(&[&long[1..], b"\n"], &format!("@ F {part}\n"));
+        check(
+            &[&[&long[..], b"\ny\n"].concat()],
+            &format!("@ P {part}\n@ F x\n@ F y\n"),
+        );
     }
 }
