@@ -24,6 +24,8 @@ use crate::{
 
 /// Logs of a run that are followed at the same time.
 const AT_ONCE: usize = 32;
+/// Bytes of a line that are shown as one.
+const LONGEST: u64 = 1 << 20;
 
 pub(super) fn logs(options: &Logs, client: &Client) -> anyhow::Result<()> {
     let run = runs::find(client, &options.run)?;
@@ -171,17 +173,56 @@ fn follow_each(client: &Client, run: &str, tasks: &Mutex<Receiver<(String, Strin
             Err(error) if is_not_found(&error) => continue,
             Err(error) => return Err(error),
         };
-        let mut lines = BufReader::new(log);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).context("the log broke off")? > 0 {
-            if !line.ends_with(b"\n") {
-                line.push(b'\n');
-            }
-            let mut out = io::stdout().lock();
-            write!(out, "{name} | ")?;
-            out.write_all(&line)?;
-            out.flush()?;
-            line.clear();
+        told(log, &name, |lines| io::stdout().lock().write_all(lines)).context("the log broke off")?;
+    }
+}
+
+/// Hands on lines, each after a name: all that came together at once, for other logs are shown in between.
+fn told(log: impl Read, name: &str, mut show: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut lines = BufReader::with_capacity(64 * 1024, log);
+    let mut ready = Vec::new();
+    loop {
+        let start = ready.len();
+        write!(ready, "{name} | ")?;
+        if lines.by_ref().take(LONGEST).read_until(b'\n', &mut ready)? == 0 {
+            ready.truncate(start);
+            return show(&ready);
         }
+        if !ready.ends_with(b"\n") {
+            ready.push(b'\n');
+        }
+        if !lines.buffer().contains(&b'\n') {
+            show(&ready)?;
+            ready.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(log: impl Read) -> Vec<String> {
+        let mut shown = Vec::new();
+        told(log, "a", |lines| {
+            shown.push(String::from_utf8_lossy(lines).into_owned());
+            Ok(())
+        })
+        .unwrap();
+        shown
+    }
+
+    #[test]
+    fn lines_are_shown_together_each_with_its_name_and_the_last_with_an_end() {
+        assert_eq!(shown(&b"one\n\ntwo"[..]).concat(), "a | one\na | \na | two\n");
+        assert_eq!(shown(&b"one\ntwo\n"[..]).first().unwrap(), "a | one\na | two\n");
+        assert_eq!(shown(&b""[..]).concat(), "");
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_shown_in_pieces() {
+        let shown = shown(io::repeat(b'x').take(3 * LONGEST));
+        assert_eq!(shown.len(), 4, "three pieces, and the end");
+        assert!(shown[..3].iter().all(|piece| piece.len() as u64 == LONGEST + 5));
     }
 }
