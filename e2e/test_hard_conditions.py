@@ -3,16 +3,21 @@
 import concurrent.futures
 import contextlib
 import signal
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+import requests
 import runs
 from kfp import dsl
 from runs import SHELL_IMAGE
+from server import BINARY
 
 #: Runs that are asked for at once. `docs/reliability.md` has what 1000 took.
 AT_ONCE = 60
+#: What is kept of a task's own log, in bytes.
+KEPT = 1 << 30
 #: Tasks that are at work, or wait for a place on this machine, when the server is told to stop.
 AT_WORK = 100
 
@@ -72,26 +77,65 @@ def test_as_many_runs_as_clients_like_are_taken_at_once_and_end(new_server):
     assert memory(server.process.pid) < 500 << 20
 
 
-def test_a_flood_of_output_does_not_grow_the_server_and_says_what_is_missing(new_server):
-    server = new_server().start()
-    runs.succeed(server, one, command="true")
-    before = memory(server.process.pid)
-    size = 80 << 20
-    line = "a line of some length, as many programs write"
-    command = f"echo first; head -c {size} < <(yes '{line}'); echo; echo last"
-    run = runs.succeed(server, one, command=command)
-    assert memory(server.process.pid) - before < 64 << 20
+def most(pid: int) -> int:
+    """The most that a process has held so far, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
 
-    whole = runs.log(server, run, "shell")
-    assert len(whole) > size and whole.startswith("first\n") and whole.endswith("last\n")
-    pod = run.task("shell")["pod_name"]
-    path = f"/api/v1/namespaces/default/pods/{pod}/log"
-    shown = server.http("GET", path).text.splitlines()
-    assert shown[0].startswith("coracle: ") and "bytes are missing here" in shown[0], shown[0]
-    assert shown[-1] == "last"
-    assert sum(map(len, shown)) < 51 << 20
-    tail = server.http("GET", path, params={"tailLines": 1})
-    assert tail.text == "last\n"
+
+def streamed(server, path: str, **parameters) -> tuple[int, bytes, bytes]:
+    """Reads a large answer: how many bytes it has, the first, and the last."""
+    first, last, size = b"", b"", 0
+    with requests.get(f"{server.url}{path}", params=parameters, stream=True, timeout=60) as answer:
+        assert answer.ok, answer.text
+        for part in answer.iter_content(1 << 20):
+            first, last, size = (first + part)[:4096], (last + part)[-4096:], size + len(part)
+    return size, first, last
+
+
+def test_a_flood_of_output_is_kept_to_its_limits_and_hinders_nobody(new_server, gate, tmp_path):
+    # It is large, and pytest would keep it.
+    with tempfile.TemporaryDirectory(dir=tmp_path, ignore_cleanup_errors=True) as data_dir:
+        server = new_server(Path(data_dir)).start()
+        runs.succeed(server, one, command="true")
+        before = memory(server.process.pid)
+        line = "a line of some length, as many programs write"
+        flood = f"echo first; head -c {KEPT + (64 << 20)} < <(yes '{line}'); echo; echo last"
+        run_id = runs.submit(server, one, command=f"{flood}; {gate.shell}")
+        others = 0
+        while not gate.reached.is_set():
+            runs.succeed(server, one, command="true")
+            others += 1
+        assert others > 0
+        task = runs.until(server, run_id, lambda run: run.task("shell")["state"] == "RUNNING").task("shell")
+        pod = f"/api/v1/namespaces/default/pods/{task['pod_name']}/log"
+        own = f"/apis/v1alpha1/runs/{run_id}/nodes/{task['pod_name']}/log"
+        # Those who ask for everything and take none of it.
+        held_up = [
+            requests.get(f"{server.url}{path}", params={"follow": "true"}, stream=True, timeout=60)
+            for path in (pod, own) * 3
+        ]
+        assert server.http("GET", pod, params={"tailLines": 1}).text == "last\n"
+        size, first, last = streamed(server, pod)
+        assert size < 51 << 20
+        assert first.startswith(b"coracle: ") and b" bytes are missing here" in first
+        assert last.endswith(b"\nlast\n")
+        assert memory(server.process.pid) - before < 64 << 20
+        works = [pid for pid in below(server.process.pid) if Path(f"/proc/{pid}/exe").samefile(BINARY)]
+        assert len(works) >= 2, "a helper and a launcher"
+        assert max(map(most, works)) < 64 << 20
+
+        gate.open()
+        run = runs.finish(server, run_id)
+        assert run.state == "SUCCEEDED", run.describe()
+        size, first, last = streamed(server, own)
+        assert KEPT < size < KEPT + (1 << 20)
+        assert first.startswith(b"first\n")
+        assert b"\ncoracle: " in last and last.endswith(b"\nlast\n")
+        assert memory(server.process.pid) - before < 64 << 20
+        for answer in held_up:
+            answer.close()
+        assert server.stop() == 0
 
 
 MORE_AND_MORE = """
