@@ -1,5 +1,6 @@
 """A server on its own: how soon it is ready, and what it costs while nobody asks for anything."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -62,9 +63,10 @@ def idle(data_dir: Path, which: str):
         before = spent(server.process.pid)
         time.sleep(IDLE_SECONDS)
         after = spent(server.process.pid)
-        share = (after[0] - before[0]) / IDLE_SECONDS * 100
+        (ticks, switches) = (since(new, old) / IDLE_SECONDS for new, old in zip(after, before, strict=True))
+        share = ticks / os.sysconf("SC_CLK_TCK") * 100
         yield Line(f"idle, processor{which}", "%", [share], "0", "of one core")
-        yield Line(f"idle, wake-ups{which}", "/s", [(after[1] - before[1]) / IDLE_SECONDS])
+        yield Line(f"idle, wake-ups{which}", "/s", [switches])
     finally:
         server.stop()
 
@@ -99,14 +101,21 @@ def answers(port: int) -> bool:
         return False
 
 
-def spent(pid: int) -> tuple[float, int]:
-    """Processor seconds, and how often a thread gave up the processor of its own accord."""
-    ticks, switches = 0, 0
+def spent(pid: int) -> tuple[dict, dict]:
+    """Clock ticks that each process has used, and how often each thread gave up the processor by itself."""
+    ticks, switches = {}, {}
     for member in family(pid):
-        fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            ticks[member] = int(fields[11]) + int(fields[12])
         for status in Path(f"/proc/{member}/task").glob("*/status"):
-            for line in status.read_text().splitlines():
-                if line.startswith("voluntary_ctxt_switches"):
-                    switches += int(line.split()[1])
-    return ticks / os.sysconf("SC_CLK_TCK"), switches
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for line in status.read_text().splitlines():
+                    if line.startswith("voluntary_ctxt_switches"):
+                        switches[status.parent.name] = int(line.split()[1])
+    return ticks, switches
+
+
+def since(new: dict, old: dict) -> int:
+    """What was added between two readings, but for what those added who ended in between: it is not known."""
+    return sum(count - old.get(name, 0) for name, count in new.items())
