@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{Router, middleware, serve::ListenerExt as _};
@@ -34,6 +35,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) const PIPELINES: &str = concat!("coracle-pipelines/", env!("CARGO_PKG_VERSION"));
 /// The namespace of whatever names none.
 pub(crate) const NAMESPACE: &str = "default";
+
+/// How long requests that are under way when the server stops have to be answered. Then they are cut.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// A server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -318,7 +322,8 @@ async fn on_cluster(wanted: &Cluster, data_dir: &DataDir, url: &str) -> Result<K
     })
 }
 
-/// Serves until `stop`. Connections that are still open then, such as watches, are cut.
+/// Serves until `stop`: then nobody new is let in, watches and followed logs come to their end, and what is
+/// under way has [`GRACE`] to be answered.
 async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     // What a watch tells is small and goes out at once.
     let listener = listener.tap_io(|stream| {
@@ -327,13 +332,19 @@ async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
         }
     });
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, service).into_future();
+    let serving = axum::serve(listener, service)
+        .with_graceful_shutdown(stop.clone().cancelled_owned())
+        .into_future();
+    let impatient = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
     tokio::select! {
         result = serving => {
             if let Err(error) = result {
                 tracing::error!(%error, "the server stopped listening");
             }
         }
-        () = stop.cancelled() => {}
+        () = impatient => tracing::warn!("some requests were not answered before the server stopped"),
     }
 }

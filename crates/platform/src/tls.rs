@@ -1,7 +1,7 @@
 //! The door for Pods: the Kubernetes API over TLS, where whoever comes must say who they are.
 //! HTTP/1.1, with upgrades.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use coracle_apiserver::identity::TokenRequired;
@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::pki::Pki;
+use crate::{pki::Pki, server::GRACE};
 
 /// How long a client may take for its part of the handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -51,7 +51,7 @@ pub async fn bind(wanted: u16) -> io::Result<TcpListener> {
     }
 }
 
-/// Serves until `stop`. Connections that are still open then are cut.
+/// Serves until `stop`: then nobody new is let in, and what is under way has [`GRACE`] to be answered.
 pub async fn serve(listener: TcpListener, config: ServerConfig, router: Router, stop: CancellationToken) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let mut connections = JoinSet::new();
@@ -59,11 +59,12 @@ pub async fn serve(listener: TcpListener, config: ServerConfig, router: Router, 
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(connection(acceptor.clone(), stream, peer, router.clone()));
+                let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+                connections.spawn(connection(acceptor, stream, peer, router, stop));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection to the API was not accepted");
@@ -72,12 +73,28 @@ pub async fn serve(listener: TcpListener, config: ServerConfig, router: Router, 
             }
         }
     }
+    drop(listener);
+    let answered = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, answered).await.is_err() {
+        tracing::warn!("some requests of Pods were not answered before the server stopped");
+    }
 }
 
-async fn connection(acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr, router: Router) {
+async fn connection(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+) {
     // Small writes are what a watch is made of. Without it, it is only slower.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(PATIENCE, acceptor.accept(stream)) => accepted,
+        // Nothing was asked for yet.
+        () = stop.cancelled() => return,
+    };
+    let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%error, %peer, "a TLS handshake failed");
@@ -96,9 +113,16 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr, 
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE);
-    let served = builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service))
-        .await;
+    let serving =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut serving = pin!(serving);
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(error, %peer, "a connection to the API broke");
     }

@@ -2,6 +2,7 @@
 //! of the Pod's node and streams what it answers.
 
 use axum::{body::Body, response::Response};
+use futures::StreamExt as _;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
@@ -45,6 +46,13 @@ pub(crate) async fn log(call: &Call) -> Result<Response, Error> {
             .headers
             .entry(header::CONTENT_TYPE)
             .or_insert(header::HeaderValue::from_static("text/plain"));
+        // A log that is followed ends with the server, as a watch does.
+        let body = if call.parameters.flag("follow") {
+            let stop = call.server.stop.clone().cancelled_owned();
+            Body::from_stream(body.into_data_stream().take_until(stop))
+        } else {
+            body
+        };
         return Ok(Response::from_parts(parts, body));
     }
     Err(refusal(response).await)
