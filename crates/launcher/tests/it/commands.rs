@@ -9,14 +9,14 @@ use crate::task::Task;
 
 #[test]
 fn output_goes_to_both_streams_and_to_the_log() {
-    let task = Task::new("echo one; echo two >&2; printf '\\377\\376 raw'");
+    let task = Task::new("echo one; echo two >&2; printf '\\377\\376 raw\\n'");
     let done = task.run();
     done.succeeded();
-    assert_eq!(done.stdout, "one\n\u{fffd}\u{fffd} raw");
+    assert_eq!(done.stdout, "one\n\u{fffd}\u{fffd} raw\n");
     assert_eq!(done.stderr, "two\n");
-    let mut parts: Vec<&[u8]> = vec![b"one\n", b"two\n", b"\xff\xfe raw"];
+    let mut parts: Vec<&[u8]> = vec![b"one\n", b"two\n", b"\xff\xfe raw\n"];
     parts.retain(|part| !done.log.windows(part.len()).any(|window| window == *part));
-    assert!(parts.is_empty() && done.log.len() == 14, "{:?}", done.log_text());
+    assert!(parts.is_empty() && done.log.len() == 15, "{:?}", done.log_text());
 }
 
 #[test]
@@ -26,11 +26,11 @@ fn much_output_on_both_streams_at_once_is_kept_whole() {
     );
     let done = task.run();
     done.succeeded();
-    assert_eq!(
-        (done.stdout.len(), done.stderr.len(), done.log.len()),
-        (8_000_000, 8_000_000, 16_000_000)
-    );
-    assert_eq!(done.log.iter().filter(|byte| **byte == b'a').count(), 8_000_000);
+    assert_eq!((done.stdout.len(), done.stderr.len()), (8_000_000, 8_000_000));
+    // Neither has a line's end, and the log has one wherever the other goes on.
+    let kept = |wanted| done.log.iter().filter(|byte| **byte == wanted).count();
+    assert_eq!((kept(b'a'), kept(b'b')), (8_000_000, 8_000_000));
+    assert_eq!(done.log.len() - kept(b'\n'), 16_000_000);
 }
 
 #[test]
