@@ -2,18 +2,16 @@
 //!
 //! One task per unfinished run owns that run's state and works its events off in order, so that
 //! runs never wait for each other. Changes of rows come from the store, changes of Pods from one
-//! watch. Losing an event is harmless: after a lag or a restart of the watch, rows and Pods are
+//! watch, and what a run has yet to hear is in its inbox. Losing an event is harmless: after a lag or a restart of the watch, rows and Pods are
 //! read again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
-use coracle_api::{
-    id::{RunId, TaskId},
-    labels,
-};
+use coracle_api::{id::RunId, labels};
 use coracle_artifacts::Artifacts;
 use coracle_reconcile::retry::until_done;
 use coracle_store::records::{Change, Records};
@@ -29,21 +27,21 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
-use tokio::{
-    sync::{broadcast, mpsc},
-    task::JoinSet,
-};
+use tokio::{sync::broadcast, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 mod actor;
+mod inbox;
 
-use self::actor::{Actor, Ended, Message, until};
+use self::{
+    actor::{Actor, Ended},
+    inbox::{AttemptKey, Inbox, News},
+};
 use crate::{
     Clock,
     run::{
         apply::Tools,
         observe::{AttemptRef, PodEnd, PodView},
-        plan::Event,
     },
     task::container::Settings,
 };
@@ -68,11 +66,11 @@ pub struct Engine {
     tools: Tools,
     settings: Settings,
     clock: Clock,
-    runs: BTreeMap<RunId, mpsc::UnboundedSender<Message>>,
+    runs: BTreeMap<RunId, Arc<Inbox>>,
     actors: JoinSet<Ended>,
     cleaners: JoinSet<()>,
     finished: VecDeque<RunId>,
-    expiring: BTreeSet<(Timestamp, RunId)>,
+    expiring: BTreeSet<(Instant, RunId)>,
     /// Runs to look at again whose tasks have yet to end.
     again: HashSet<RunId>,
     listed: Option<Listed>,
@@ -81,7 +79,7 @@ pub struct Engine {
 /// What a relist of Pods has shown so far.
 #[derive(Default)]
 struct Listed {
-    attempts: HashMap<RunId, HashSet<(TaskId, u32)>>,
+    attempts: HashMap<RunId, HashSet<AttemptKey>>,
     newest: HashMap<RunId, Timestamp>,
 }
 
@@ -141,7 +139,7 @@ impl Engine {
                     Ok(change) => self.changed(change),
                     Err(broadcast::error::RecvError::Lagged(_)) => {
                         self.take_up_unfinished().await;
-                        self.tell_all(|| Message::Resync);
+                        self.runs.values().for_each(|inbox| inbox.tell(|news| news.is_incomplete = true));
                     }
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
@@ -155,10 +153,12 @@ impl Engine {
                     Err(error) => tracing::error!(%error, "a run's task ended by itself; its run goes on after a restart"),
                 },
                 Some(_) = self.cleaners.join_next(), if !self.cleaners.is_empty() => {}
-                () = until(&self.clock, expires) => self.forget_expired(),
+                () = until(expires) => self.forget_expired(),
             }
         }
-        self.runs.clear();
+        self.runs
+            .values()
+            .for_each(|inbox| inbox.tell(|news| news.is_stopping = true));
         while self.actors.join_next().await.is_some() {}
         while self.cleaners.join_next().await.is_some() {}
     }
@@ -179,45 +179,41 @@ impl Engine {
         if self.runs.contains_key(&run) {
             return;
         }
-        let (sender, receiver) = mpsc::unbounded_channel();
-        self.runs.insert(run, sender);
+        let inbox = Arc::new(Inbox::default());
+        self.runs.insert(run, Arc::clone(&inbox));
         let actor = Actor {
             run,
             tools: self.tools.clone(),
             settings: self.settings.clone(),
             clock: Arc::clone(&self.clock),
-            receiver,
+            inbox,
         };
         self.actors.spawn(actor.work());
     }
 
-    fn tell(&self, run: RunId, message: Message) {
+    fn tell(&self, run: RunId, add: impl FnOnce(&mut News)) {
         // A run that has just ended does not listen any more, and need not.
-        if let Some(sender) = self.runs.get(&run) {
-            let _ = sender.send(message);
-        }
-    }
-
-    fn tell_all(&self, message: impl Fn() -> Message) {
-        for run in self.runs.keys() {
-            self.tell(*run, message());
+        if let Some(inbox) = self.runs.get(&run) {
+            inbox.tell(add);
         }
     }
 
     fn changed(&mut self, change: Change) {
         match change {
             Change::RunCreated(run) => self.take_up(run),
-            Change::TerminationRequested(run) => self.tell(run, Message::Event(Event::TerminationRequested)),
+            Change::TerminationRequested(run) => self.tell(run, |news| news.is_termination_requested = true),
             Change::Reported {
                 run_id,
                 task_id,
                 attempt,
-            } => self.tell(run_id, Message::Reported(task_id, attempt)),
+            } => self.tell(run_id, |news| {
+                news.reported.insert((task_id, attempt));
+            }),
             // Its task is just about to end.
             Change::RetryRequested(run) => self.take_up_again(run),
             Change::RunChanged(_) | Change::RecurringRunChanged(_) => {}
             Change::RunDeleted(run) => {
-                self.tell(run, Message::Deleted);
+                self.tell(run, |news| news.is_deleted = true);
                 self.take_up_again(run);
             }
         }
@@ -262,7 +258,7 @@ impl Engine {
 
     fn observed(&self, pod: &Pod, view: PodView) {
         if let Some(AttemptRef { run, task, number }) = AttemptRef::of(pod) {
-            self.tell(run, Message::Event(Event::Pod { task, number, view }));
+            self.tell(run, |news| news.see((task, number), view));
         }
     }
 
@@ -271,10 +267,8 @@ impl Engine {
             return;
         };
         for run in self.runs.keys() {
-            self.tell(
-                *run,
-                Message::Pods(listed.attempts.remove(run).unwrap_or_default()),
-            );
+            let attempts = listed.attempts.remove(run).unwrap_or_default();
+            self.tell(*run, |news| news.listed = Some(attempts));
         }
         let mut finished: Vec<(Timestamp, RunId)> = listed
             .newest
@@ -304,13 +298,16 @@ impl Engine {
             return self.delete_pods(run);
         }
         self.finished.push_back(run);
-        self.expiring.extend(expires_at.map(|time| (time, run)));
+        let left = expires_at.map(|time| time.duration_since((self.clock)()));
+        let left = left.map(|left| Duration::try_from(left).unwrap_or_default());
+        self.expiring
+            .extend(left.map(|left| (Instant::now() + left, run)));
         self.forget_old_pods();
     }
 
     /// What finished runs used may be deleted once their pipelines say so.
     fn forget_expired(&mut self) {
-        let now = (self.clock)();
+        let now = Instant::now();
         while let Some((time, run)) = self.expiring.first().copied() {
             if time > now {
                 break;
@@ -340,6 +337,14 @@ impl Engine {
             delete_all(settings.api::<Pod>(&tools.client), &tools, run).await;
             delete_all(settings.api::<PersistentVolumeClaim>(&tools.client), &tools, run).await;
         });
+    }
+}
+
+/// For ever when there is no time to wait for.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,9 @@
 //! One run at work: the task that owns its state, and works its events off in order.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::{
+    collections::{BTreeSet, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use coracle_api::{
     id::{RunId, TaskId},
@@ -8,8 +11,8 @@ use coracle_api::{
 };
 use coracle_store::records;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::mpsc;
 
+use super::inbox::{AttemptKey, Inbox, News};
 use crate::{
     Clock,
     run::{
@@ -24,32 +27,6 @@ use crate::{
 
 /// How often in a row a run may find its rows changed under it.
 const MOST_STALE: u32 = 3;
-
-/// What a run's own task is told.
-pub(super) enum Message {
-    /// Something happened.
-    Event(Event),
-    /// A launcher reported; the report is in the store.
-    Reported(TaskId, u32),
-    /// These are all the Pods there are.
-    Pods(HashSet<(TaskId, u32)>),
-    /// Events may have been lost: read the rows again.
-    Resync,
-    /// The run's rows are gone.
-    Deleted,
-}
-
-/// Waits until a time, at least for a millisecond: a clock may be read twice in one. For ever when
-/// there is none.
-pub(super) async fn until(clock: &Clock, time: Option<Timestamp>) {
-    match time.map(|time| clock().duration_until(time)) {
-        Some(wait) => {
-            let wait = wait.max(SignedDuration::from_millis(1));
-            tokio::time::sleep(wait.unsigned_abs()).await;
-        }
-        None => std::future::pending().await,
-    }
-}
 
 /// A run that its task has nothing more to do for.
 #[derive(Clone, Copy)]
@@ -67,12 +44,12 @@ pub(super) struct Actor {
     pub(super) tools: Tools,
     pub(super) settings: Settings,
     pub(super) clock: Clock,
-    pub(super) receiver: mpsc::UnboundedReceiver<Message>,
+    pub(super) inbox: Arc<Inbox>,
 }
 
 impl Actor {
     #[tracing::instrument(name = "run", skip_all, fields(run.id = %self.run))]
-    pub(super) async fn work(mut self) -> Ended {
+    pub(super) async fn work(self) -> Ended {
         let ended = Ended {
             run: self.run,
             is_deleted: false,
@@ -101,19 +78,17 @@ impl Actor {
                 events.push_back(Event::Room);
             }
             if events.is_empty() {
-                let Some(message) = self.next(state.wakes_at(&pipeline)).await else {
-                    return ended;
-                };
-                if !self.take_in(message, &state, &mut events).await {
-                    return deleted;
-                }
+                self.wait(state.wakes_at(&pipeline)).await;
             }
             // What has piled up is planned together and written in one transaction.
-            while let Ok(message) = self.receiver.try_recv() {
-                if !self.take_in(message, &state, &mut events).await {
-                    return deleted;
-                }
+            let news = self.inbox.take();
+            if news.is_deleted {
+                return deleted;
             }
+            if news.is_stopping {
+                return ended;
+            }
+            self.take_in(news, &state, &mut events).await;
             // Not only when there is nothing else to do: a busy run has its deadline, too.
             if state
                 .wakes_at(&pipeline)
@@ -153,13 +128,18 @@ impl Actor {
         }
     }
 
-    /// Waits for a message, but no longer than until `wakes_at`. None when the engine stops.
-    async fn next(&mut self, wakes_at: Option<Timestamp>) -> Option<Message> {
-        tokio::select! {
-            biased;
-            message = self.receiver.recv() => message,
-            () = until(&self.clock, wakes_at) => Some(Message::Event(Event::TimeCame)),
-        }
+    /// Waits for news, but no longer than until `wakes_at`, and at least for a millisecond then: a clock
+    /// may be read twice in one.
+    async fn wait(&self, wakes_at: Option<Timestamp>) {
+        let news = self.inbox.wait();
+        let Some(time) = wakes_at else {
+            return news.await;
+        };
+        let wait = (self.clock)()
+            .duration_until(time)
+            .max(SignedDuration::from_millis(1));
+        // That it is over is seen by whoever called.
+        let _ = tokio::time::timeout(wait.unsigned_abs(), news).await;
     }
 
     fn plan(&self, pipeline: &Pipeline, state: &mut State, events: &mut VecDeque<Event>) -> Plan {
@@ -179,50 +159,52 @@ impl Actor {
         planned
     }
 
-    /// Turns a message into events. False when the run is no more.
-    async fn take_in(&self, message: Message, state: &State, events: &mut VecDeque<Event>) -> bool {
-        match message {
-            Message::Event(Event::Pod {
-                task,
-                number,
-                view: view @ PodView::Ended(_),
-            }) => {
+    /// Turns news into events.
+    async fn take_in(&self, news: News, state: &State, events: &mut VecDeque<Event>) {
+        if news.is_termination_requested {
+            events.push_back(Event::TerminationRequested);
+        }
+        for (task, number) in news.reported {
+            if let Some(report) = self.report(task, number).await {
+                events.push_back(Event::Reported { task, number, report });
+            }
+        }
+        for ((task, number), views) in news.pods {
+            for view in views {
                 // The launcher reports before it ends, so its report is in the store by now.
-                let waits = state.nodes.get(&task).is_some_and(|node| {
-                    node.report.is_none()
-                        && node
-                            .current_attempt()
-                            .is_some_and(|attempt| attempt.number == number)
-                });
+                let waits = matches!(view, PodView::Ended(_))
+                    && state.nodes.get(&task).is_some_and(|node| {
+                        let current = node.current_attempt();
+                        node.report.is_none() && current.is_some_and(|attempt| attempt.number == number)
+                    });
                 if waits && let Some(report) = self.report(task, number).await {
                     events.push_back(Event::Reported { task, number, report });
                 }
                 events.push_back(Event::Pod { task, number, view });
             }
-            Message::Event(event) => events.push_back(event),
-            Message::Reported(task, number) => {
-                if let Some(report) = self.report(task, number).await {
-                    events.push_back(Event::Reported { task, number, report });
-                }
-            }
-            Message::Pods(present) => events.extend(missing(state, &present)),
-            Message::Resync => {
-                if let Ok(run) = self.tools.records.run(self.run).await
-                    && run.termination_requested
-                    && !state.run.termination_requested
-                {
-                    events.push_back(Event::TerminationRequested);
-                }
-                let reports = self.tools.records.reports(self.run).await.unwrap_or_default();
-                events.extend(reports.into_iter().map(|(task, number, report)| Event::Reported {
-                    task,
-                    number,
-                    report,
-                }));
-            }
-            Message::Deleted => return false,
         }
-        true
+        if let Some(listed) = news.listed {
+            events.extend(missing(state, &listed));
+        }
+        if news.is_incomplete {
+            self.read_again(state, events).await;
+        }
+    }
+
+    /// What the rows say that the run may not have heard.
+    async fn read_again(&self, state: &State, events: &mut VecDeque<Event>) {
+        if let Ok(run) = self.tools.records.run(self.run).await
+            && run.termination_requested
+            && !state.run.termination_requested
+        {
+            events.push_back(Event::TerminationRequested);
+        }
+        let reports = self.tools.records.reports(self.run).await.unwrap_or_default();
+        events.extend(reports.into_iter().map(|(task, number, report)| Event::Reported {
+            task,
+            number,
+            report,
+        }));
     }
 
     async fn report(&self, task: TaskId, number: u32) -> Option<Report> {
@@ -237,9 +219,9 @@ impl Actor {
 }
 
 /// The attempts under way whose Pods are not among these.
-fn missing(state: &State, present: &HashSet<(TaskId, u32)>) -> Vec<Event> {
+fn missing(state: &State, present: &HashSet<AttemptKey>) -> Vec<Event> {
     let under_way = state.nodes.values().filter_map(|node| node.current_attempt());
-    let missing: BTreeSet<(TaskId, u32)> = under_way
+    let missing: BTreeSet<AttemptKey> = under_way
         .map(|attempt| (attempt.task_id, attempt.number))
         .filter(|attempt| !present.contains(attempt))
         .collect();
