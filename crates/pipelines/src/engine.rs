@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 mod actor;
 mod inbox;
+mod steady;
 
 use self::{
     actor::{Actor, Ended},

@@ -11,8 +11,12 @@ use coracle_api::{
 };
 use coracle_store::records;
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
-use super::inbox::{AttemptKey, Inbox, News};
+use super::{
+    inbox::{AttemptKey, Inbox, News},
+    steady::Steady,
+};
 use crate::{
     Clock,
     run::{
@@ -72,6 +76,7 @@ impl Actor {
         };
         let was_over = state.run.state.is_terminal();
         let mut stale = 0;
+        let mut steady = Steady::new((self.clock)(), Instant::now());
         let mut events = VecDeque::from([Event::Resumed]);
         while !state.run.state.is_terminal() || state.run.retry_requested {
             if !state.postponed.is_empty() {
@@ -89,12 +94,22 @@ impl Actor {
                 return ended;
             }
             self.take_in(news, &state, &mut events).await;
-            // Not only when there is nothing else to do: a busy run has its deadline, too.
-            if state
-                .wakes_at(&pipeline)
-                .is_some_and(|time| time <= (self.clock)())
-            {
-                events.push_back(Event::TimeCame);
+            match steady.set_by((self.clock)(), Instant::now()) {
+                Some(by) => {
+                    tracing::info!(
+                        "the clock was set by {} s: waits go on as they were",
+                        by.as_secs_f64()
+                    );
+                    events.push_front(Event::ClockSet { by });
+                }
+                // Not only when there is nothing else to do: a busy run has its deadline, too.
+                None if state
+                    .wakes_at(&pipeline)
+                    .is_some_and(|time| time <= (self.clock)()) =>
+                {
+                    events.push_back(Event::TimeCame);
+                }
+                None => {}
             }
             let planned = self.plan(&pipeline, &mut state, &mut events);
             match self.tools.apply(&state, planned).await {

@@ -23,7 +23,7 @@ use coracle_api::{
     state::RuntimeState,
 };
 use coracle_store::records::{Artifact, ArtifactTask, IoType, RunStatus, StateChange, TaskEvent, TaskKind};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
@@ -105,6 +105,7 @@ impl Planner<'_> {
         match event {
             Event::Resumed => self.resume(),
             Event::Room => {}
+            Event::ClockSet { by } => self.clock_set(by),
             Event::TerminationRequested => self.terminate(),
             Event::TimeCame => self.time_came(),
             Event::LookedUp { task, found } => self.looked_up(task, found.map(|known| *known)),
@@ -201,6 +202,7 @@ impl Planner<'_> {
     /// What was written before a restart and perhaps not done.
     fn repeat_effects(&mut self) {
         self.begin_workspace();
+        self.bound_waits();
         let mut ids: Vec<TaskId> = self.state.nodes.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
@@ -341,6 +343,10 @@ impl Planner<'_> {
     fn set_run_state(&mut self, state: RuntimeState, error: Option<Failure>) {
         let run = &mut self.state.run;
         run.state = state;
+        if state == RuntimeState::Running {
+            // Its time begins now, by the clock as it is.
+            self.state.clock_set = SignedDuration::ZERO;
+        }
         run.error.clone_from(&error);
         run.state_history.push(StateChange {
             time: self.now,

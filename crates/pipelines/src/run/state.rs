@@ -35,6 +35,8 @@ pub struct State {
     pub values: HashMap<String, Value>,
     /// Attempts that have ended and whose Pods are still there, oldest first.
     pub finished_pods: VecDeque<(TaskId, u32)>,
+    /// By how much the clock was set since the run was taken up.
+    pub clock_set: SignedDuration,
     /// Tasks whose turn has come, and that the last plan had no room for.
     pub postponed: VecDeque<TaskId>,
 }
@@ -167,6 +169,7 @@ impl State {
             timers: BTreeSet::new(),
             values: HashMap::new(),
             finished_pods: VecDeque::new(),
+            clock_set: SignedDuration::ZERO,
             postponed: VecDeque::new(),
         };
         for task in tasks {
@@ -271,13 +274,9 @@ impl State {
         let seconds = pipeline.config().active_deadline_seconds;
         let began = |change: &&StateChange| change.state == RuntimeState::Running;
         let began = self.run.state_history.iter().rev().find(began)?;
+        let after = SignedDuration::from_secs(seconds.into()).saturating_add(self.clock_set);
         (seconds > 0)
-            .then(|| {
-                began
-                    .time
-                    .checked_add(SignedDuration::from_secs(seconds.into()))
-                    .ok()
-            })
+            .then(|| began.time.checked_add(after).ok())
             .flatten()
     }
 

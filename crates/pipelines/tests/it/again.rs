@@ -266,6 +266,54 @@ fn a_run_whose_time_is_up_ends_its_tasks_and_fails_with_the_limit() {
     assert_eq!(world.at_work(), ["root.a"], "the time is counted anew");
 }
 
+#[test]
+fn a_wait_is_as_long_when_somebody_sets_the_clock() {
+    for seconds in [-86_400, -3600, 3600, 86_400] {
+        let mut world = World::of(&chain(policy(1, "10s")), json!({}));
+        world.succeeds("root.a", json!({"n": 1}), &[]);
+        world.fails("root.b");
+        world.after(4);
+        world.clock_is_set(seconds, true);
+        world.after(5);
+        assert!(world.at_work().is_empty(), "too early: {seconds}");
+        world.after(2);
+        assert_eq!(world.at_work(), ["root.b"], "{seconds}");
+    }
+}
+
+#[test]
+fn a_wait_is_no_longer_than_it_was_to_be_when_the_clock_is_set_back_while_no_engine_runs() {
+    let mut world = World::of(&chain(policy(1, "10s")), json!({}));
+    world.succeeds("root.a", json!({"n": 1}), &[]);
+    world.fails("root.b");
+    world.after(4);
+    world.clock_is_set(-3600, false);
+    world.restarts();
+    world.after(9);
+    assert!(world.at_work().is_empty());
+    world.after(2);
+    assert_eq!(world.at_work(), ["root.b"]);
+}
+
+#[test]
+fn the_time_of_a_run_is_as_long_when_somebody_sets_the_clock() {
+    let mut document = json!({"pipeline_spec": chain(json!({}))});
+    document["platform_spec"] =
+        json!({"platforms": {"kubernetes": {"pipelineConfig": {"activeDeadlineSeconds": 60}}}});
+    for seconds in [-3600, 3600] {
+        let mut world = World::of(&document, json!({}));
+        world.clock_is_set(seconds, true);
+        world.after(59);
+        assert_eq!(world.at_work(), ["root.a"], "{seconds}");
+        assert_eq!(world.after(2).delete.len(), 1, "{seconds}");
+        world.fails("root.a");
+        world.retry();
+        world.after(59);
+        assert_eq!(world.at_work(), ["root.a"], "the time is counted anew: {seconds}");
+        assert_eq!(world.after(2).delete.len(), 1, "{seconds}");
+    }
+}
+
 fn cached() -> Value {
     chain(json!({"cachingOptions": {"enableCache": true}}))
 }

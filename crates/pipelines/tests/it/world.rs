@@ -115,6 +115,15 @@ impl World {
         self.happens(Event::TimeCame)
     }
 
+    /// Somebody sets the clock, and the engine notices or, when it does not run, does not.
+    pub(crate) fn clock_is_set(&mut self, seconds: i64, is_noticed: bool) {
+        let by = jiff::SignedDuration::from_secs(seconds);
+        self.now += by;
+        if is_noticed {
+            self.happens(Event::ClockSet { by });
+        }
+    }
+
     /// The run was ended, and somebody asks it to go on.
     pub(crate) fn retry(&mut self) -> Plan {
         assert!(self.state.run.state.is_terminal(), "{}", self.state.run.state);

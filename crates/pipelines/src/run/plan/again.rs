@@ -59,6 +59,40 @@ impl Planner<'_> {
         true
     }
 
+    /// The clock was set: every wait ends when it would have ended.
+    pub(super) fn clock_set(&mut self, by: SignedDuration) {
+        self.state.clock_set = self.state.clock_set.saturating_add(by);
+        for (time, id) in std::mem::take(&mut self.state.timers) {
+            self.wait_until(id, time.saturating_add(by).unwrap_or(time));
+        }
+    }
+
+    /// After a restart nobody knows whether the clock was set meanwhile. No wait is longer than the whole
+    /// of it.
+    pub(super) fn bound_waits(&mut self) {
+        for (time, id) in self.state.timers.clone() {
+            let waiting = self.lookup(id);
+            let whole = waiting.and_then(|(node, spec)| {
+                let policy = spec.retry_policy.as_ref()?;
+                Some(backoff(policy, node.task.retries))
+            });
+            let latest = whole.and_then(|whole| self.now.checked_add(whole).ok());
+            if let Some(latest) = latest.filter(|latest| time > *latest) {
+                self.state.timers.remove(&(time, id));
+                self.wait_until(id, latest);
+            }
+        }
+    }
+
+    fn wait_until(&mut self, id: TaskId, time: Timestamp) {
+        let Some(node) = self.state.nodes.get_mut(&id) else {
+            return;
+        };
+        node.task.retry_at = Some(time);
+        self.state.timers.insert((time, id));
+        self.changed.insert(id);
+    }
+
     /// The time has come for another try.
     pub(super) fn try_again(&mut self, id: TaskId, time: Timestamp) {
         let Some(node) = self.state.nodes.get_mut(&id) else {

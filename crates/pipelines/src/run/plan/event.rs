@@ -5,6 +5,7 @@ use coracle_api::{
     launch::{Report, SpilledValue},
 };
 use coracle_store::records::{Artifact, CacheEntry, Commit};
+use jiff::SignedDuration;
 use serde_json::Value;
 
 use crate::{run::observe::PodView, task::claim::ClaimOrder};
@@ -16,6 +17,11 @@ pub enum Event {
     Resumed,
     /// There is room again for what was [`crate::run::state::State::postponed`].
     Room,
+    /// The clock was set: what is waited for takes as long as it did before.
+    ClockSet {
+        /// By how much; less than nothing when it was set back.
+        by: SignedDuration,
+    },
     /// Somebody asked the run to stop.
     TerminationRequested,
     /// The time has come that [`crate::run::state::State::wakes_at`] gave.

@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -81,6 +84,8 @@ pub(super) struct Story {
     experiment: ExperimentId,
     engine: Option<JoinHandle<()>>,
     clock: Clock,
+    /// By how many seconds somebody set the clock.
+    set_by: Arc<AtomicI64>,
     temper: Temper,
 }
 
@@ -109,6 +114,8 @@ impl Story {
         });
         let runs = runs.collect();
         let begin = Instant::now();
+        let set_by = Arc::new(AtomicI64::new(0));
+        let by = Arc::clone(&set_by);
         Self {
             temper: Temper {
                 mischief: dice.pick(&[0, 3, 10, 25]),
@@ -125,7 +132,11 @@ impl Story {
             told: Vec::new(),
             experiment,
             engine: None,
-            clock: Arc::new(move || BEGIN + SignedDuration::try_from(begin.elapsed()).unwrap()),
+            clock: Arc::new(move || {
+                let passed = SignedDuration::try_from(begin.elapsed()).unwrap();
+                BEGIN + passed + SignedDuration::from_secs(by.load(Ordering::Relaxed))
+            }),
+            set_by,
         }
     }
 
@@ -360,6 +371,12 @@ impl Story {
                 Ok(())
             }
             (4, _) if self.temper.stops => self.stop_a_run().await,
+            (5, _) => {
+                let seconds = self.dice.pick(&[-86_400, -60, 60, 86_400]);
+                self.tell(|| format!("the clock is set by {seconds} s"));
+                self.set_by.fetch_add(seconds, Ordering::Relaxed);
+                Ok(())
+            }
             (_, step) => self.crash(step).await,
         }
     }
