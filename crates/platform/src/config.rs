@@ -33,6 +33,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Whether Python components may run in processes that have imported what they need.
     pub warm_python: bool,
+    /// Pods that are at work on this machine at once; absent for as many as its cores allow.
+    pub max_pods: Option<u32>,
     /// Where the container engine listens; absent for where it usually does.
     pub container_socket: Option<PathBuf>,
     /// Folders of this machine that Pods may write to as hostPath volumes.
@@ -71,6 +73,7 @@ impl Config {
             },
             runtime: Runtime::Auto,
             warm_python: true,
+            max_pods: None,
             container_socket: None,
             host_paths: Vec::new(),
             cluster: None,

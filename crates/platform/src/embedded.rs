@@ -79,6 +79,10 @@ pub(crate) async fn start(
     .with_runtime(config.runtime)
     .with_warm_python(config.warm_python)
     .with_host_paths(config.host_paths.clone());
+    let node = match config.max_pods {
+        Some(pods) => node.with_max_pods(pods),
+        None => node,
+    };
     let node = match &config.container_socket {
         Some(socket) => node.with_engine(socket.clone()),
         None => node,
