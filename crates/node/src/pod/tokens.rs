@@ -18,6 +18,8 @@ use super::{context::Context, volumes};
 
 /// How long a token lasts that says nothing, in seconds; as in Kubernetes.
 const LASTING: i64 = 3600;
+/// The clock is looked at this often at least: it may have been set, or the machine have slept.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// The pause after a token could not be had.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -98,7 +100,11 @@ pub(crate) async fn keep_fresh(context: Arc<Context>, pod: Arc<Pod>) {
 async fn keep_one(context: &Context, pod: &Pod, folder: &Path, wish: &Wish) {
     let path = volumes::own_folder(folder, &wish.volume).join(&wish.path);
     loop {
-        tokio::time::sleep(until_renewal(age(&path).await, wish.seconds)).await;
+        let left = until_renewal(age(&path).await, wish.seconds);
+        if !left.is_zero() {
+            tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+            continue;
+        }
         let renewed = match ask(&context.client, pod, wish).await {
             Ok(token) => write(wish, &path, token).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -114,17 +120,19 @@ async fn keep_one(context: &Context, pod: &Pod, folder: &Path, wish: &Wish) {
     }
 }
 
-async fn age(path: &Path) -> Duration {
+/// None when it was written at a time that is yet to come: the clock was set back.
+async fn age(path: &Path) -> Option<Duration> {
     let written = tokio::fs::metadata(path).await.ok();
-    written
-        .and_then(|metadata| SystemTime::now().duration_since(metadata.modified().ok()?).ok())
-        .unwrap_or_default()
+    match written.and_then(|metadata| metadata.modified().ok()) {
+        Some(written) => SystemTime::now().duration_since(written).ok(),
+        None => Some(Duration::ZERO),
+    }
 }
 
-/// A token is replaced when a fifth of its time is left.
-fn until_renewal(age: Duration, seconds: i64) -> Duration {
+/// A token is replaced when a fifth of its time is left. One from a time yet to come is not valid until then.
+fn until_renewal(age: Option<Duration>, seconds: i64) -> Duration {
     let lasting = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-    (lasting * 4 / 5).saturating_sub(age)
+    age.map_or(Duration::ZERO, |age| (lasting * 4 / 5).saturating_sub(age))
 }
 
 /// Puts a new token in the place of the old one: who reads sees one of them whole.
@@ -140,8 +148,16 @@ mod tests {
 
     #[test]
     fn a_token_is_renewed_after_four_fifths_of_its_time() {
-        let left = |age, seconds| until_renewal(Duration::from_secs(age), seconds).as_secs();
+        let left = |age, seconds| until_renewal(Some(Duration::from_secs(age)), seconds).as_secs();
         assert_eq!((left(0, 600), left(100, 600), left(900, 600)), (480, 380, 0));
+    }
+
+    #[tokio::test]
+    async fn a_token_is_renewed_at_once_when_the_clock_was_set_back() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+        file.as_file().set_modified(tomorrow).unwrap();
+        assert_eq!(until_renewal(age(file.path()).await, 3600), Duration::ZERO);
     }
 
     #[test]
