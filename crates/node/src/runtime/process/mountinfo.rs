@@ -1,4 +1,4 @@
-//! `/proc/self/mountinfo`, read for one question: which other file systems does the host's root hold?
+//! `/proc/self/mountinfo`, read for one question: what of the host's root is of other file systems?
 //!
 //! Pure text work. Format: `man 5 proc_pid_mountinfo`.
 
@@ -60,6 +60,14 @@ pub(crate) fn real_mounts(mountinfo: &str) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Whether a path belongs to another file system than `/`.
+pub(crate) fn is_elsewhere(mountinfo: &str, path: &Path) -> bool {
+    mountinfo
+        .lines()
+        .filter_map(parse)
+        .any(|(point, _)| point != Path::new("/") && path.starts_with(&point))
 }
 
 fn parse(line: &str) -> Option<(PathBuf, &str)> {
@@ -124,6 +132,13 @@ mod tests {
             "27 22 8:1 / /data/a rw - ext4 /dev/sda1 rw\n28 22 8:2 / /data rw - ext4 /dev/sda2 rw\n",
             &["/data"],
         );
+    }
+
+    #[test]
+    fn what_is_below_another_mount_point_is_elsewhere() {
+        let mountinfo = "22 1 254:0 / / rw - ext4 /dev/vda rw\n27 22 8:1 / /home rw - btrfs /dev/sda1 rw\n";
+        assert!(is_elsewhere(mountinfo, Path::new("/home/a")));
+        assert!(!is_elsewhere(mountinfo, Path::new("/homes/a")));
     }
 
     #[test]

@@ -7,9 +7,12 @@
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
+        },
     },
     path::{Component, Path, PathBuf},
 };
@@ -72,6 +75,7 @@ pub(crate) fn enter(spec: &Spec, sandbox: Sandbox) -> Result<(), Error> {
         view.show_folders()?;
         view.bind(&run.tmp(), Path::new("/var/tmp"))?;
     }
+    let of_root = view.of_root(&spec.mounts, &mountinfo);
     view.make_dev(&spec.devices)?;
     view.make_proc()?;
     view.show_sys();
@@ -87,7 +91,7 @@ pub(crate) fn enter(spec: &Spec, sandbox: Sandbox) -> Result<(), Error> {
             .unwrap_or_default();
         tmpfs(&memory.folder, &format!("mode=777{size}"))?;
     }
-    for (index, mount) in spec.mounts.iter().enumerate() {
+    for (index, (mount, of_root)) in spec.mounts.iter().zip(of_root).enumerate() {
         if spec
             .memory
             .iter()
@@ -96,7 +100,7 @@ pub(crate) fn enter(spec: &Spec, sandbox: Sandbox) -> Result<(), Error> {
             // Part of a folder in memory, which was empty until now.
             fs::create_dir_all(&mount.source).map_err(failed("make", &mount.source))?;
         }
-        view.show(mount, index)?;
+        view.show(mount, index, of_root.as_ref())?;
     }
     nix::unistd::chdir(&view.root).map_err(failed("enter", &view.root))?;
     nix::unistd::pivot_root(".", ".").map_err(failed("change the root to", &view.root))?;
@@ -270,11 +274,32 @@ impl View {
         bind(source, &self.target(path, true)?)
     }
 
-    fn show(&self, shown: &Mount, index: usize) -> Result<(), Error> {
+    /// What is to be shown copy-on-write and is so already, because the root is: each such folder, while nothing lies
+    /// over it.
+    fn of_root(&self, mounts: &[Mount], mountinfo: &str) -> Vec<Option<fs::File>> {
+        let open = |mount: &Mount| {
+            let is_so = self.sandbox.overlay_root
+                && mount.kind == MountKind::CopyOnWrite
+                && !mountinfo::is_elsewhere(mountinfo, &mount.source);
+            let path = self.root.join(mount.source.strip_prefix("/").ok()?);
+            let mut options = fs::OpenOptions::new();
+            let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+            is_so.then(|| options.read(true).custom_flags(flags).open(path).ok())?
+        };
+        mounts.iter().map(open).collect()
+    }
+
+    fn show(&self, shown: &Mount, index: usize, of_root: Option<&fs::File>) -> Result<(), Error> {
         let is_dir = fs::metadata(&shown.source)
             .map_err(failed("find", &shown.source))?
             .is_dir();
         let target = self.target(&shown.target, is_dir)?;
+        if let Some(folder) = of_root {
+            let source = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+            if bind(&source, &target).is_ok() {
+                return Ok(());
+            }
+        }
         match shown.kind {
             MountKind::ReadWrite => bind_recursive(&shown.source, &target),
             MountKind::CopyOnWrite if self.sandbox.overlay => {
