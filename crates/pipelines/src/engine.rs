@@ -2,8 +2,8 @@
 //!
 //! One task per unfinished run owns that run's state and works its events off in order, so that
 //! runs never wait for each other. Changes of rows come from the store, changes of Pods from one
-//! watch, and what a run has yet to hear is in its inbox. Losing an event is harmless: after a lag or a restart of the watch, rows and Pods are
-//! read again.
+//! watch, and what a run has yet to hear is in its inbox. Losing an event is harmless: after a lag
+//! or a restart of the watch, rows and Pods are read again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
