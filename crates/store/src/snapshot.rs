@@ -14,7 +14,7 @@ const RELOCATIONS: [&str; 4] = [
     "UPDATE artifacts SET uri = ?2 || substr(uri, length(?1) + 1) WHERE substr(uri, 1, length(?1) + 1) = ?1 || '/'",
     "UPDATE attempts SET log_uri = ?2 || substr(log_uri, length(?1) + 1) \
      WHERE substr(log_uri, 1, length(?1) + 1) = ?1 || '/'",
-    "UPDATE attempts SET launch = replace(launch, '\"' || ?1 || '/', '\"' || ?2 || '/')",
+    "UPDATE attempt_specs SET launch = replace(launch, '\"' || ?1 || '/', '\"' || ?2 || '/')",
     "UPDATE reports SET report = replace(report, '\"' || ?1 || '/', '\"' || ?2 || '/')",
 ];
 
@@ -60,4 +60,22 @@ fn options(file: &Path) -> SqliteConnectOptions {
         .create_if_missing(false)
         .busy_timeout(PATIENCE)
         .disable_statement_logging()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Location, Store};
+
+    #[tokio::test]
+    async fn a_database_of_this_version_can_be_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store.db");
+        Store::open(Location::File(file.clone()))
+            .await
+            .unwrap()
+            .close()
+            .await;
+        relocate(&file, "/old", "/new").await.unwrap();
+    }
 }
