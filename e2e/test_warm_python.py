@@ -296,11 +296,14 @@ def left_behind(server, run) -> dict[str, list[str]]:
 def both(_servers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("warm")
     started = []
+    # As `nohup coracle up` would have it.
+    heard = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for name, flags in (("plain", ["--no-warm-python"]), ("warm", [])):
         (folder / name).mkdir()
         server = Server(folder / name / "data", folder / name / "server.log")
         _servers.append(server)
         started.append(server.start(*flags))
+    signal.signal(signal.SIGHUP, heard)
     yield started
     for server in started:
         assert server.stop() == 0, server.log_tail()

@@ -362,6 +362,10 @@ def is_own(module):
 
 def main(limit, modules):
     sys.dont_write_bytecode = True
+    # What `nohup` or a shell had the server ignore, the launcher does not, and so not what it starts.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         imported = prepare(modules, limit)
     except Refused as refused:
