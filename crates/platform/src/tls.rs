@@ -51,7 +51,7 @@ pub async fn bind(wanted: u16) -> io::Result<TcpListener> {
     }
 }
 
-/// Serves until `stop`: then nobody new is let in, and what is under way has [`GRACE`] to be answered.
+/// Serves until `stop`: then nobody new is let in, and what is under way has five seconds to be answered.
 pub async fn serve(listener: TcpListener, config: ServerConfig, router: Router, stop: CancellationToken) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let mut connections = JoinSet::new();
