@@ -13,6 +13,16 @@ def shell(script: str, *arguments) -> dsl.ContainerSpec:
 
 
 @dsl.container_component
+def bash(command: str):
+    return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["bash", "-ec"], args=[command])
+
+
+@dsl.pipeline
+def one_bash(command: str):
+    bash(command=command)
+
+
+@dsl.container_component
 def say(text: str):
     return shell('printf "%s\\n" "$1"', text)
 

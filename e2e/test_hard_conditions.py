@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 import runs
+from components import bash, one_bash
 from kfp import dsl
-from runs import SHELL_IMAGE
 from server import BINARY
 
 #: Runs that are asked for at once. `docs/reliability.md` has what 1000 took.
@@ -22,20 +22,10 @@ KEPT = 1 << 30
 AT_WORK = 100
 
 
-@dsl.container_component
-def shell(command: str):
-    return dsl.ContainerSpec(image=SHELL_IMAGE, command=["bash", "-ec"], args=[command])
-
-
-@dsl.pipeline
-def one(command: str):
-    shell(command=command)
-
-
 @dsl.pipeline
 def many(command: str, items: list):
     with dsl.ParallelFor(items):
-        shell(command=command)
+        bash(command=command)
 
 
 def memory(pid: int) -> int:
@@ -60,7 +50,7 @@ def below(pid: int) -> dict[int, str]:
 
 def test_as_many_runs_as_clients_like_are_taken_at_once_and_end(new_server):
     server = new_server().start()
-    document = runs.compiled(one)
+    document = runs.compiled(one_bash)
 
     def ask(_):
         while (answer := runs.post_run(server, document, {"command": "true"})).status_code == 429:
@@ -97,17 +87,17 @@ def test_a_flood_of_output_is_kept_to_its_limits_and_hinders_nobody(new_server, 
     # It is large, and pytest would keep it.
     with tempfile.TemporaryDirectory(dir=tmp_path, ignore_cleanup_errors=True) as data_dir:
         server = new_server(Path(data_dir)).start()
-        runs.succeed(server, one, command="true")
+        runs.succeed(server, one_bash, command="true")
         before = memory(server.process.pid)
         line = "a line of some length, as many programs write"
         flood = f"echo first; head -c {KEPT + (64 << 20)} < <(yes '{line}'); echo; echo last"
-        run_id = runs.submit(server, one, command=f"{flood}; {gate.shell}")
+        run_id = runs.submit(server, one_bash, command=f"{flood}; {gate.shell}")
         others = 0
         while not gate.reached.is_set():
-            runs.succeed(server, one, command="true")
+            runs.succeed(server, one_bash, command="true")
             others += 1
         assert others > 0
-        task = runs.until(server, run_id, lambda run: run.task("shell")["state"] == "RUNNING").task("shell")
+        task = runs.until(server, run_id, lambda run: run.task("bash")["state"] == "RUNNING").task("bash")
         pod = f"/api/v1/namespaces/default/pods/{task['pod_name']}/log"
         own = f"/apis/v1alpha1/runs/{run_id}/nodes/{task['pod_name']}/log"
         # Those who ask for everything and take none of it.
@@ -155,14 +145,14 @@ ends.set()
 def test_a_task_that_makes_ever_more_processes_comes_to_a_limit(new_server):
     groups = [Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")]
     server = new_server().start()
-    run = runs.succeed(server, one, command=f"python3 -c '{MORE_AND_MORE}'")
-    made = int(runs.log(server, run, "shell").split()[1])
+    run = runs.succeed(server, one_bash, command=f"python3 -c '{MORE_AND_MORE}'")
+    made = int(runs.log(server, run, "bash").split()[1])
     if not any((group / "coracle").is_dir() for group in groups):
         pytest.skip(
             "NO CONTROL GROUP FOR PROCESSES CAN BE MADE HERE: a container may make as many as it likes"
         )
     assert made < int(Path("/proc/sys/kernel/pid_max").read_text()) / 4
-    runs.succeed(server, one, command="true")
+    runs.succeed(server, one_bash, command="true")
     assert not below(server.process.pid)
 
 
@@ -191,8 +181,8 @@ print("nobody is left to the first process")
 
 def test_a_task_that_waits_for_none_of_its_children_leaves_no_zombies(new_server):
     server = new_server().start()
-    run = runs.succeed(server, one, command=f"python3 -c '{ORPHANS}'")
-    assert runs.log(server, run, "shell") == "nobody is left to the first process\n"
+    run = runs.succeed(server, one_bash, command=f"python3 -c '{ORPHANS}'")
+    assert runs.log(server, run, "bash") == "nobody is left to the first process\n"
     assert "Z" not in below(server.process.pid).values()
 
 

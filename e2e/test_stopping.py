@@ -9,18 +9,7 @@ import pytest
 import requests
 import runs
 import yaml
-from kfp import dsl
-from runs import SHELL_IMAGE
-
-
-@dsl.container_component
-def shell(command: str):
-    return dsl.ContainerSpec(image=SHELL_IMAGE, command=["bash", "-ec"], args=[command])
-
-
-@dsl.pipeline
-def one(command: str):
-    shell(command=command)
+from components import one_bash
 
 
 @pytest.fixture
@@ -49,9 +38,9 @@ def begun(url: str, **options):
 
 def test_what_was_asked_for_is_answered_and_what_is_followed_comes_to_its_end(new_server, gate, secure):
     server = new_server().start()
-    run_id = runs.submit(server, one, command=f"echo at work; {gate.shell}")
+    run_id = runs.submit(server, one_bash, command=f"echo at work; {gate.shell}")
     gate.wait_reached()
-    pod = runs.read(server, run_id).task("shell")["pod_name"]
+    pod = runs.read(server, run_id).task("bash")["pod_name"]
     pods = "/api/v1/namespaces/default/pods"
     over_tls, trust = secure(server)
     follow, watch = {"follow": "true"}, {"watch": "true"}
