@@ -26,7 +26,7 @@ use kube::{
 };
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-use crate::{events::Kind, pod::context::Context, pod::objects::ephemeral_claim, runtime::process::mounts};
+use crate::{events::Kind, pod::context::Context, pod::objects::ephemeral_claim, runtime::process::folders};
 
 /// The pause between attempts to write to the API.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -236,7 +236,7 @@ async fn provide(client: &Client, path: &Path, claim: &Claim) -> Result<(), Erro
 async fn copy(from: &Path, to: &Path, claim: &str) -> Result<(), Error> {
     let name = to.file_name().unwrap_or_default().to_string_lossy();
     let draft = to.with_file_name(format!(".copy-{name}"));
-    mounts::remove_tree(&draft).map_err(failed("remove", &draft))?;
+    folders::remove_tree(&draft).map_err(failed("remove", &draft))?;
     let copied = tokio::process::Command::new("cp")
         .args(["-a", "--reflink=auto", "--"])
         .kill_on_drop(true)
@@ -359,7 +359,7 @@ fn remove_unlisted(root: &Path, listed: &HashSet<PathBuf>) {
 }
 
 fn remove(folder: &Path) {
-    if let Err(error) = mounts::remove_tree(folder) {
+    if let Err(error) = folders::remove_tree(folder) {
         tracing::warn!(%error, folder = %folder.display(), "the folder of a claim that is gone was not removed");
     }
 }

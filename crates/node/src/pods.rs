@@ -30,7 +30,7 @@ use crate::{
         status,
         worker::{self, Control},
     },
-    runtime::{self, Found, process::mounts, run_dir::RunDir},
+    runtime::{self, Found, process::folders, run_dir::RunDir},
     schedule::{
         fit::{self, Amounts, Holder, Refusal},
         placement::{self, Machine},
@@ -325,7 +325,7 @@ impl Pods {
             let removed = tokio::task::spawn_blocking(move || {
                 // The one on disk goes last: it is what tells the next node that there is something to remove.
                 for folder in [&memory, &folder] {
-                    if let Err(error) = mounts::remove_tree(folder) {
+                    if let Err(error) = folders::remove_tree(folder) {
                         tracing::warn!(%error, folder = %folder.display(), "a Pod's folder was not removed");
                     }
                 }

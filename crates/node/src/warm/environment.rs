@@ -174,9 +174,7 @@ impl Tending {
             }
         }
     }
-}
 
-impl Tending {
     /// Notes what a task was seen to import. Whether any of it is news.
     async fn learn(&mut self, names: Vec<String>) -> bool {
         let is_news = self.imports.learn(names);

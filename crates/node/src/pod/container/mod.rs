@@ -41,7 +41,7 @@ use crate::{
     logs,
     runtime::{
         self, Found, Run,
-        process::{launch, mounts},
+        process::{folders, launch},
         run_dir::{Failure, RunDir},
     },
 };
@@ -129,7 +129,7 @@ pub(crate) async fn run(mut job: Job, mut seen: Container) {
         seen.state = State::Terminated(end.clone());
         job.tell(&seen);
         // After everybody knows: it takes as long as a short container. A node that ends before leaves it to the next.
-        tokio::task::spawn_blocking(move || mounts::remove_folders(&dir));
+        tokio::task::spawn_blocking(move || folders::remove_folders(&dir));
         if is_over {
             return;
         }

@@ -20,7 +20,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use super::{mounts, spec::Spec};
+use super::{folders, spec::Spec};
 use crate::readiness::readable;
 use crate::runtime::run_dir::{Exit, Identity, RunDir};
 
@@ -139,7 +139,7 @@ fn follow(identity: Identity) -> Option<Helper> {
 fn prepare(spec: &Spec) -> Result<fs::File, Error> {
     let dir = RunDir(spec.run_dir.clone());
     let failed = |path: PathBuf| move |source| Error::Prepare { path, source };
-    mounts::make_folders(&dir).map_err(failed(dir.path().to_path_buf()))?;
+    folders::make_folders(&dir).map_err(failed(dir.path().to_path_buf()))?;
     let text = serde_json::to_vec(spec).map_err(Error::Encode)?;
     let private = |path: PathBuf| {
         fs::OpenOptions::new()

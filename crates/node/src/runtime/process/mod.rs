@@ -6,7 +6,7 @@
 //!                            └─► the container's command
 //! ```
 //!
-//! [`launch`] and [`session`] are the node's side; [`shim`], [`watch`], [`visits`], [`enter`], [`init`] and [`mounts`]
+//! [`launch`], [`session`] and [`folders`] are the node's side; [`shim`], [`watch`], [`visits`], [`enter`], [`init`] and [`mounts`]
 //! run in the helper process, which has one thread and no async runtime. The two sides share [`spec`], [`control`] and
 //! files in the run's directory, nothing else.
 
@@ -15,6 +15,7 @@ pub(crate) mod control;
 pub(crate) mod enter;
 pub(crate) mod exec;
 pub(crate) mod filter;
+pub(crate) mod folders;
 pub(crate) mod init;
 pub(crate) mod launch;
 pub(crate) mod mediate;

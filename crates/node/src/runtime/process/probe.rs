@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    launch, mounts,
+    folders, launch,
     spec::{Mode, Sandbox, Spec},
 };
 use crate::runtime::mount::{Mount, MountKind};
@@ -70,7 +70,7 @@ pub(crate) fn candidates(is_root: bool) -> Vec<Mode> {
 /// Makes one sandbox with nothing in it.
 pub(crate) async fn attempt(binary: &Path, pods: &Path, mode: Mode) -> Result<(), String> {
     let folder = pods.join(format!(".probe-{}", std::process::id()));
-    let _ = mounts::remove_tree(&folder);
+    let _ = folders::remove_tree(&folder);
     let run = RunDir(folder.join("run"));
     let shown = folder.join("shown");
     fs::create_dir_all(&shown).map_err(|error| format!("cannot make `{}`: {error}", shown.display()))?;
@@ -108,6 +108,6 @@ pub(crate) async fn attempt(binary: &Path, pods: &Path, mode: Mode) -> Result<()
         },
         Err(error) => Err(coracle_api::reason::chain(&error)),
     };
-    let _ = mounts::remove_tree(&folder);
+    let _ = folders::remove_tree(&folder);
     result
 }
