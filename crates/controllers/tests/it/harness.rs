@@ -71,6 +71,7 @@ pub(crate) enum Fate {
 
 type Script = Arc<Mutex<Box<dyn Fn(&Pod) -> Fate + Send>>>;
 type Seen = Arc<Mutex<BTreeSet<String>>>;
+type Fates = Arc<tokio::sync::Mutex<()>>;
 
 /// Everything but real Pods.
 pub(crate) struct Cluster {
@@ -79,6 +80,8 @@ pub(crate) struct Cluster {
     controllers: Option<(JoinHandle<()>, CancellationToken)>,
     script: Script,
     seen: Seen,
+    /// Held while a Pod meets its fate: the kubelet's is never told over one that the test gave meanwhile.
+    fates: Fates,
     stop: CancellationToken,
     _store: Store,
 }
@@ -108,14 +111,20 @@ impl Cluster {
         });
         let client = Client::new(service, "default");
         let script: Script = Arc::new(Mutex::new(Box::new(script)));
-        let seen = Seen::default();
-        tokio::spawn(kubelet(client.clone(), Arc::clone(&script), Arc::clone(&seen)));
+        let (seen, fates) = (Seen::default(), Fates::default());
+        tokio::spawn(kubelet(
+            client.clone(),
+            Arc::clone(&script),
+            Arc::clone(&seen),
+            Arc::clone(&fates),
+        ));
         let mut cluster = Self {
             client,
             clock: MovedClock(watch::Sender::new(SignedDuration::ZERO)),
             controllers: None,
             script,
             seen,
+            fates,
             stop,
             _store: store,
         };
@@ -317,6 +326,7 @@ impl Cluster {
 
     /// Gives a Pod that is there a fate.
     pub(crate) async fn meet(&self, pod: &str, fate: Fate) {
+        let _one = self.fates.lock().await;
         let pod = self.api::<Pod>().get(pod).await.unwrap();
         meet(&self.client, &pod, fate).await;
     }
@@ -347,20 +357,26 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 }
 
 /// Gives each new Pod the fate of the script, and lets those that are deleted go.
-async fn kubelet(client: Client, script: Script, seen: Seen) {
+async fn kubelet(client: Client, script: Script, seen: Seen, fates: Fates) {
     let pods = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default());
     let mut pods = std::pin::pin!(pods.default_backoff().applied_objects());
     while let Some(pod) = pods.next().await {
         let Ok(pod) = pod else { continue };
         seen.lock().unwrap().insert(pod.uid().unwrap());
+        let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap());
         if pod.metadata.deletion_timestamp.is_some() {
-            let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap());
             let now = DeleteParams {
                 grace_period_seconds: Some(0),
                 ..DeleteParams::default()
             };
             let _ = api.delete(&pod.name_any(), &now).await;
-        } else if pod.spec.as_ref().unwrap().node_name.is_none() {
+            continue;
+        }
+        let _one = fates.lock().await;
+        let Ok(Some(pod)) = api.get_opt(&pod.name_any()).await else {
+            continue;
+        };
+        if pod.spec.as_ref().unwrap().node_name.is_none() {
             let fate = (script.lock().unwrap())(&pod);
             meet(&client, &pod, fate).await;
         }
