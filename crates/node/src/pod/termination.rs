@@ -116,7 +116,9 @@ impl Termination {
 fn out_of_memory(limit: Option<&str>) -> String {
     match limit {
         Some(limit) => format!("killed for using more memory than its limit of {limit}"),
-        None => "killed because the machine ran out of memory".to_owned(),
+        None => "killed by SIGKILL after the kernel had to kill on this machine for want of memory: with no memory limit \
+                 of its own, it is probably what was killed"
+            .to_owned(),
     }
 }
 

@@ -178,16 +178,16 @@ impl Cgroups {
     }
 }
 
-/// How many processes of the group the kernel killed for want of memory.
-pub(crate) fn oom_kills(group: &Path) -> u64 {
+/// How many processes of the group the kernel killed for want of memory, of the group or of the machine. Only a group
+/// of the memory controller counts them.
+pub(crate) fn oom_kills(group: &Path) -> Option<u64> {
     ["memory.events", "memory.oom_control"]
         .iter()
         .filter_map(|name| fs::read_to_string(group.join(name)).ok())
         .find_map(|text| counter(&text, "oom_kill"))
-        .unwrap_or(0)
 }
 
-/// How many processes the kernel killed for want of memory on the whole machine.
+/// How many processes the kernel killed for want of memory on the whole machine, for the limits of groups included.
 pub(crate) fn oom_kills_of_machine() -> u64 {
     fs::read_to_string("/proc/vmstat")
         .ok()

@@ -212,7 +212,7 @@ fn contain(spec: &Spec, blocked: SigSet, log: Log) -> Result<Exit, Error> {
     let ended = waitpid(first, None).map_err(system("wait for the container"))?;
     // Only a container without a PID namespace can have left anything behind.
     init::end_descendants();
-    let has_oom = spec.cgroups.iter().any(|group| cgroup::oom_kills(group) > 0);
+    let own_kills = spec.cgroups.iter().find_map(|group| cgroup::oom_kills(group));
     for group in &spec.cgroups {
         let _ = fs::remove_dir(group);
     }
@@ -221,14 +221,16 @@ fn contain(spec: &Spec, blocked: SigSet, log: Log) -> Result<Exit, Error> {
         Report::Started | Report::Exited(_) | Report::Killed(_) => None,
     });
     let (exit_code, signal) = ending(&reports, ended);
-    // Without a control group of its own, a kill that nobody here sent while the machine ran out of memory.
-    let by_machine = signal == Some(Signal::SIGKILL as i32)
-        && !watched.killed
-        && cgroup::oom_kills_of_machine() > oom_before;
+    // Nobody counted for it alone: a kill that nobody here sent, after the kernel had killed somewhere.
+    let by_machine = || {
+        signal == Some(Signal::SIGKILL as i32)
+            && !watched.killed
+            && cgroup::oom_kills_of_machine() > oom_before
+    };
     Ok(Exit {
         exit_code: failure.as_ref().map_or(exit_code, start_error_code),
         signal,
-        oom: has_oom || by_machine,
+        oom: own_kills.map_or_else(by_machine, |kills| kills > 0),
         stopped: watched.stopped,
         started_at,
         finished_at: Timestamp::now(),
