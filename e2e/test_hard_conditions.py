@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import contextlib
+import json
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ import requests
 import runs
 from components import bash, one_bash
 from kfp import dsl
-from server import BINARY
+from server import BINARY, environment
 
 #: Runs that are asked for at once. `docs/reliability.md` has what 1000 took.
 AT_ONCE = 60
@@ -65,6 +67,51 @@ def test_as_many_runs_as_clients_like_are_taken_at_once_and_end(new_server):
         run = runs.finish(server, run_id)
         assert run.state == "SUCCEEDED", run.describe()
     assert memory(server.process.pid) < 500 << 20
+
+
+def test_runs_beyond_those_that_may_be_at_work_wait_in_order_and_say_why(new_server, gate, tmp_path):
+    server = new_server().start("--max-runs", "2")
+    names = ["first", "second", "stopped", "deleted", "third"]
+    asked = {name: runs.submit(server, one_bash, command=gate.shell) for name in names}
+    assert gate.wait_visits(2)
+    for name in names[2:]:
+        waits = runs.until(server, asked[name], lambda run: "error" in run.body)
+        assert waits.state == "PENDING", waits.describe()
+        assert "RunLimitReached" in json.dumps(waits.body["error"]), waits.describe()
+        assert "--max-runs" in waits.body["error"]["message"], waits.describe()
+        assert waits.body["state_history"][-1]["error"] == waits.body["error"]
+    server.client.terminate_run(asked["stopped"])
+    assert runs.finish(server, asked["stopped"]).state == "CANCELED"
+    server.client.delete_run(asked["deleted"])
+
+    pipeline = tmp_path / "last.yaml"
+    pipeline.write_text(runs.package(one_bash))
+    command = [
+        BINARY,
+        "run",
+        pipeline,
+        "-p",
+        f"command={gate.shell}",
+        "--follow",
+        "--data-dir",
+        server.data_dir,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as last:
+        asked["last"] = last.stdout.readline().split()[1]
+        assert "PENDING    run: RunLimitReached: " in last.stdout.readline()
+        # What was at work goes on at the next start, and what waited waits on.
+        server.kill()
+        server.start("--max-runs", "1")
+        gate.open()
+        assert last.wait(timeout=100) == 0
+        assert last.stdout.read().count("RunLimitReached") == 0, "it was said already"
+    ended = [runs.finish(server, asked[name]) for name in ("first", "second", "third", "last")]
+    assert [run.state for run in ended] == ["SUCCEEDED"] * 4
+    assert gate.visits == 4
+    begun = [run.task("bash")["start_time"] for run in ended]
+    assert max(begun[:2]) < begun[2] < begun[3]
+    assert all("error" not in run.body for run in ended), "they do not wait any more"
+    assert server.http("GET", f"/apis/v2beta1/runs/{asked['deleted']}").status_code == 404
 
 
 def most(pid: int) -> int:

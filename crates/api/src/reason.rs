@@ -112,6 +112,8 @@ pub enum Reason {
     SettingInvalid,
     /// The pipeline uses something that this version of Coracle does not run yet.
     NotSupported,
+    /// The run waits: as many as may be are at work.
+    RunLimitReached,
     /// More was asked of the server at once than it takes.
     TooManyRequests,
     /// The disk that holds the database is full.
@@ -227,6 +229,9 @@ impl Reason {
             Self::ScheduleInvalid => "mend what the message names: the next due time tries again",
             Self::SettingInvalid => "correct the setting that the message names",
             Self::NotSupported => "see docs/pipelines.md for what runs today",
+            Self::RunLimitReached => {
+                "wait, or end a run that is not needed; `coracle up --max-runs` lets more run at once"
+            }
             Self::TooManyRequests => {
                 "ask again after the time that `Retry-After` says, or ask for less at once"
             }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     output::{self, field},
-    runs,
+    runs::{self, Failure},
 };
 
 /// Shows a run's changes. Give it every event, whole or partial.
@@ -22,6 +22,8 @@ pub(crate) struct Progress<W> {
     is_live: bool,
     colour: bool,
     run_state: String,
+    /// Why the run has yet to begin.
+    wait: String,
     tasks: HashMap<String, Task>,
 }
 
@@ -42,6 +44,7 @@ impl<W: Write> Progress<W> {
             is_live,
             colour,
             run_state: String::new(),
+            wait: String::new(),
             tasks: HashMap::new(),
         }
     }
@@ -79,6 +82,18 @@ impl<W: Write> Progress<W> {
         });
         if self.run_state != state && !is_over {
             self.line(state, "run")?;
+        }
+        let wait = Failure::of(&run["error"]).filter(|_| !is_over);
+        if let Some(wait) = wait.filter(|wait| wait.message != self.wait) {
+            let elapsed = self.elapsed();
+            let Failure {
+                reason,
+                message,
+                hint,
+            } = wait;
+            writeln!(self.out, "{elapsed:>7}  PENDING    run: {reason}: {message}")?;
+            writeln!(self.out, "hint: {hint}")?;
+            self.wait = message;
         }
         for (id, state) in changed {
             let name = self.path(&id);
@@ -241,6 +256,21 @@ mod tests {
             .for_each(|update| progress.update(update).expect("shown"));
         let failed: Vec<_> = progress.failed().into_iter().map(|(path, _)| path).collect();
         assert_eq!(failed, ["loop / 3"], "not what failed because of it");
+    }
+
+    #[test]
+    fn why_a_run_waits_is_told_once() {
+        let mut waits = run("PENDING", &[]);
+        waits["error"] =
+            json!({"message": "others are at work", "reason": "RunLimitReached", "hint": "wait"});
+        let text = shown(false, &[waits.clone(), waits, run("RUNNING", &[])]);
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        assert!(
+            lines[0].ends_with("PENDING    run: RunLimitReached: others are at work"),
+            "{text}"
+        );
+        assert_eq!(lines[1], "hint: wait");
+        assert!(lines[2].ends_with("RUNNING    run"), "{text}");
     }
 
     #[test]

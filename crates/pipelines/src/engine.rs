@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use coracle_api::{id::RunId, labels};
+use coracle_api::{id::RunId, labels, state::RuntimeState};
 use coracle_artifacts::Artifacts;
 use coracle_reconcile::retry::until_done;
 use coracle_store::records::{Change, Records};
@@ -33,10 +33,12 @@ use tokio_util::sync::CancellationToken;
 mod actor;
 mod inbox;
 mod steady;
+mod turns;
 
 use self::{
     actor::{Actor, Ended},
     inbox::{AttemptKey, Inbox, News},
+    turns::{Turn, Turns},
 };
 use crate::{
     Clock,
@@ -49,6 +51,8 @@ use crate::{
 
 /// Finished runs whose Pods stay for `kubectl` to see. Logs and results are kept elsewhere.
 const RUNS_WITH_PODS: usize = 50;
+/// So many runs are at work at once unless it is said otherwise. Each holds its pipeline and its tasks in memory.
+pub const MAX_RUNS: usize = 1000;
 
 /// What an engine needs.
 pub struct Options {
@@ -67,9 +71,12 @@ pub struct Engine {
     tools: Tools,
     settings: Settings,
     clock: Clock,
+    /// Those at work.
     runs: BTreeMap<RunId, Arc<Inbox>>,
+    turns: Turns,
     actors: JoinSet<Ended>,
-    cleaners: JoinSet<()>,
+    /// What nothing waits for.
+    asides: JoinSet<()>,
     finished: VecDeque<RunId>,
     expiring: BTreeSet<(Instant, RunId)>,
     /// Runs to look at again whose tasks have yet to end.
@@ -105,8 +112,9 @@ impl Engine {
             settings,
             clock: Arc::new(Timestamp::now),
             runs: BTreeMap::new(),
+            turns: Turns::new(MAX_RUNS),
             actors: JoinSet::new(),
-            cleaners: JoinSet::new(),
+            asides: JoinSet::new(),
             finished: VecDeque::new(),
             expiring: BTreeSet::new(),
             again: HashSet::new(),
@@ -118,6 +126,13 @@ impl Engine {
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
+    }
+
+    /// An engine that lets so many runs be at work at once; the others are PENDING, and say why.
+    #[must_use]
+    pub fn with_max_runs(self, runs: usize) -> Self {
+        let turns = Turns::new(runs);
+        Self { turns, ..self }
     }
 
     /// Works until `cancel`. Pods go on without the engine; their runs are taken up again at the
@@ -153,7 +168,7 @@ impl Engine {
                     Ok(ended) => self.run_ended(ended),
                     Err(error) => tracing::error!(%error, "a run's task ended by itself; its run goes on after a restart"),
                 },
-                Some(_) = self.cleaners.join_next(), if !self.cleaners.is_empty() => {}
+                Some(_) = self.asides.join_next(), if !self.asides.is_empty() => {}
                 () = until(expires) => self.forget_expired(),
             }
         }
@@ -161,17 +176,43 @@ impl Engine {
             .values()
             .for_each(|inbox| inbox.tell(|news| news.is_stopping = true));
         while self.actors.join_next().await.is_some() {}
-        while self.cleaners.join_next().await.is_some() {}
+        while self.asides.join_next().await.is_some() {}
     }
 
     async fn take_up_unfinished(&mut self) {
         match self.tools.records.unfinished_runs().await {
-            Ok(runs) => runs.into_iter().for_each(|run| self.take_up(run)),
+            Ok(runs) => {
+                let is_to_begin = |state: RuntimeState| state == RuntimeState::Pending || state.is_terminal();
+                let (to_begin, at_work): (Vec<_>, Vec<_>) =
+                    runs.into_iter().partition(|(_, state)| is_to_begin(*state));
+                at_work.into_iter().for_each(|(run, _)| self.take_up(run));
+                to_begin.into_iter().for_each(|(run, _)| self.begin(run));
+            }
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "cannot list the unfinished runs"
                 );
+            }
+        }
+    }
+
+    /// Takes a run up when it is its turn.
+    fn begin(&mut self, run: RunId) {
+        if self.runs.contains_key(&run) {
+            return;
+        }
+        match self.turns.ask(run, self.runs.len()) {
+            Turn::Now => self.take_up(run),
+            Turn::Known => {}
+            Turn::Later(why) => {
+                tracing::info!(run.id = %run, reason = %why.reason, "the run waits: {}", why.message);
+                let (tools, since) = (self.tools.clone(), (self.clock)());
+                self.asides.spawn(async move {
+                    if let Err(error) = tools.records.note_wait(run, since, why).await {
+                        tracing::warn!(run.id = %run, error = &error as &dyn std::error::Error, "cannot say why the run waits");
+                    }
+                });
             }
         }
     }
@@ -201,7 +242,9 @@ impl Engine {
 
     fn changed(&mut self, change: Change) {
         match change {
-            Change::RunCreated(run) => self.take_up(run),
+            Change::RunCreated(run) => self.begin(run),
+            // Who waits need not wait for its turn to end.
+            Change::TerminationRequested(run) if self.turns.leave(run) => self.take_up(run),
             Change::TerminationRequested(run) => self.tell(run, |news| news.is_termination_requested = true),
             Change::Reported {
                 run_id,
@@ -211,21 +254,20 @@ impl Engine {
                 news.reported.insert((task_id, attempt));
             }),
             // Its task is just about to end.
-            Change::RetryRequested(run) => self.take_up_again(run),
+            Change::RetryRequested(run) if self.runs.contains_key(&run) => {
+                self.again.insert(run);
+            }
+            Change::RetryRequested(run) => self.begin(run),
             Change::RunChanged(_) | Change::RecurringRunChanged(_) => {}
             Change::RunDeleted(run) => {
+                self.turns.leave(run);
                 self.tell(run, |news| news.is_deleted = true);
-                self.take_up_again(run);
+                if self.runs.contains_key(&run) {
+                    self.again.insert(run);
+                }
+                self.take_up(run);
             }
         }
-    }
-
-    /// Takes a run up, once more when its task has ended.
-    fn take_up_again(&mut self, run: RunId) {
-        if self.runs.contains_key(&run) {
-            self.again.insert(run);
-        }
-        self.take_up(run);
     }
 
     fn watched(&mut self, event: watcher::Event<Pod>) {
@@ -295,6 +337,9 @@ impl Engine {
         if self.again.remove(&run) {
             return self.take_up(run);
         }
+        if let Some(next) = self.turns.next(self.runs.len()) {
+            self.take_up(next);
+        }
         if is_deleted {
             return self.delete_pods(run);
         }
@@ -334,7 +379,7 @@ impl Engine {
         let (tools, settings) = (self.tools.clone(), self.settings.clone());
         self.finished.retain(|finished| *finished != run);
         // Nothing waits for it, and after a restart what is left over is found with the Pods.
-        self.cleaners.spawn(async move {
+        self.asides.spawn(async move {
             delete_all(settings.api::<Pod>(&tools.client), &tools, run).await;
             delete_all(settings.api::<PersistentVolumeClaim>(&tools.client), &tools, run).await;
         });

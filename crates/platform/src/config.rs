@@ -35,6 +35,8 @@ pub struct Config {
     pub warm_python: bool,
     /// Pods that are at work on this machine at once; absent for as many as its cores allow.
     pub max_pods: Option<u32>,
+    /// Runs that are at work at once; absent for [`coracle_pipelines::MAX_RUNS`].
+    pub max_runs: Option<usize>,
     /// Where the container engine listens; absent for where it usually does.
     pub container_socket: Option<PathBuf>,
     /// Folders of this machine that Pods may write to as hostPath volumes.
@@ -74,6 +76,7 @@ impl Config {
             runtime: Runtime::Auto,
             warm_python: true,
             max_pods: None,
+            max_runs: None,
             container_socket: None,
             host_paths: Vec::new(),
             cluster: None,

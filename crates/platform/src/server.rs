@@ -194,7 +194,8 @@ impl Server {
                     server_id: cluster::server_id(data_dir.path()),
                 }),
             },
-        });
+        })
+        .with_max_runs(config.max_runs.unwrap_or(coracle_pipelines::MAX_RUNS));
 
         // Before anything is answered: whoever has an answer finds the server by it, too.
         let running = Running {

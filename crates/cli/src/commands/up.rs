@@ -80,6 +80,9 @@ pub(crate) struct Up {
     #[arg(long, env = "CORACLE_MAX_PODS", value_name = "COUNT", conflicts_with = "kubeconfig",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_pods: Option<u32>,
+    /// How many runs may be at work at once; the others wait, and say so [default: 1000]
+    #[arg(long, env = "CORACLE_MAX_RUNS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_runs: Option<u32>,
     /// Socket of Docker or Podman [default: of DOCKER_HOST, CONTAINER_HOST, or where they usually are]
     #[arg(long, env = "CORACLE_CONTAINER_SOCKET", value_name = "FILE")]
     pub(crate) container_socket: Option<PathBuf>,
@@ -163,6 +166,7 @@ fn serve(options: &Up, data_dir: &Path) -> anyhow::Result<()> {
     config.runtime = options.runtime;
     config.warm_python = !options.no_warm_python;
     config.max_pods = options.max_pods;
+    config.max_runs = options.max_runs.map(|runs| runs as usize);
     config.container_socket.clone_from(&options.container_socket);
     config.host_paths.clone_from(&options.host_path);
     config.cluster = options.kubeconfig.as_ref().map(|kubeconfig| Cluster {
@@ -290,6 +294,7 @@ fn limits(options: &Up) -> Vec<String> {
             options.retain_size.map(|size| size.0.to_string()),
         ),
         ("--max-pods", options.max_pods.map(|pods| pods.to_string())),
+        ("--max-runs", options.max_runs.map(|runs| runs.to_string())),
     ];
     let mut given = given.to_vec();
     given.push(("--audit-log", Some(options.audit_log.word().to_owned())));
@@ -384,8 +389,8 @@ mod tests {
     #[test]
     fn a_server_in_the_background_has_the_limits_that_were_given() {
         let parse = |line: &str| Line::try_parse_from(line.split(' ')).map(|line| line.up);
-        let up =
-            parse("up -d --cache-ttl 1d --retain-days 30 --retain-size 1Ki --max-pods 100").expect("valid");
+        let up = parse("up -d --cache-ttl 1d --retain-days 30 --retain-size 1Ki --max-pods 100 --max-runs 9")
+            .expect("valid");
         let words = limits(&up);
         assert_eq!(
             words,
@@ -398,6 +403,8 @@ mod tests {
                 "1024",
                 "--max-pods",
                 "100",
+                "--max-runs",
+                "9",
                 "--audit-log",
                 "writes",
                 "--runtime",
@@ -423,6 +430,7 @@ mod tests {
         );
         assert!(parse("up --context c").is_err());
         assert!(parse("up --max-pods 0").is_err());
+        assert!(parse("up --max-runs 0").is_err());
         assert!(parse("up --no-cache --cache-ttl 1d").is_err());
     }
 }

@@ -63,12 +63,12 @@ impl ExperimentParam {
 impl From<records::Run> for Run {
     fn from(row: records::Run) -> Self {
         // Who waits for a run that was just asked to go on must not see how it ended before.
-        let goes_on = row.goes_on();
-        let (state, error, finished_at) = if goes_on {
+        let (state, error, finished_at) = if row.goes_on() {
             (RuntimeState::Pending, None, None)
         } else {
             (row.state, row.error.as_ref(), row.finished_at)
         };
+        let error = error.or_else(|| row.waits_for()).map(status_of);
         let runtime_config = RuntimeConfig {
             parameters: (!row.parameters.is_empty()).then_some(row.parameters),
             pipeline_root: text(&row.pipeline_root),
@@ -89,7 +89,7 @@ impl From<records::Run> for Run {
             scheduled_at: Some(Time(row.scheduled_at)),
             finished_at: Some(finished_at.map_or(Time::UNSET, Time)),
             state: Some(state),
-            error: error.map(status_of),
+            error,
             recurring_run_id: row.recurring_run_id.map(|id| id.to_string()),
             state_history: RuntimeStatus::history(&row.state_history),
             ..Self::default()

@@ -147,6 +147,16 @@ impl Run {
     pub const fn goes_on(&self) -> bool {
         self.state.is_terminal() && self.retry_requested
     }
+
+    /// Why it has yet to begin or to go on, if it was told to wait.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<&Failure> {
+        let is_to_begin = self.state == RuntimeState::Pending || self.goes_on();
+        let last = self.state_history.last().filter(|_| is_to_begin)?;
+        last.error
+            .as_ref()
+            .filter(|_| last.state == RuntimeState::Pending)
+    }
 }
 
 /// One entry of a state history.

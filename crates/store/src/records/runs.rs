@@ -2,6 +2,7 @@
 
 use coracle_api::{
     id::{ExperimentId, RunId},
+    launch::Failure,
     state::{RuntimeState, StorageState},
 };
 use jiff::Timestamp;
@@ -56,9 +57,15 @@ const ENTITY: Entity<Run> = Entity {
 
 // The condition is that of the index, word for word.
 const UNFINISHED: &str = "
-    SELECT id FROM runs
+    SELECT id, state FROM runs
     WHERE state IN ('PENDING', 'RUNNING', 'CANCELING', 'PAUSED') OR retry_requested = 1
     ORDER BY created_at, id";
+
+// What is said last already is not said again.
+const NOTE_WAIT: &str = "
+    UPDATE runs SET state_history = json_insert(state_history, '$[#]', json($2))
+    WHERE id = $1 AND (state = 'PENDING' OR retry_requested = 1)
+        AND (state_history ->> '$[#-1].state' IS NOT 'PENDING' OR state_history -> '$[#-1].error' IS NULL)";
 
 /// Which runs, or recurring runs, to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,23 +130,22 @@ impl Records {
         ENTITY.page(&mut reader, scope.conditions(), list).await
     }
 
-    /// Runs that have not ended, and runs that ended and are asked to go on, oldest first.
+    /// Runs that have not ended, and runs that ended and are asked to go on, oldest first, with where they stand.
     ///
     /// # Errors
     ///
     /// When the database fails.
-    pub async fn unfinished_runs(&self) -> Result<Vec<RunId>> {
+    pub async fn unfinished_runs(&self) -> Result<Vec<(RunId, RuntimeState)>> {
         let mut reader = self.database.reader().await?;
         let rows = sqlx::query(UNFINISHED).fetch_all(&mut *reader).await?;
-        rows.iter()
-            .map(|row| {
-                Fields {
-                    table: ENTITY.table,
-                    row,
-                }
-                .word("id")
-            })
-            .collect()
+        let read = |row| {
+            let fields = Fields {
+                table: ENTITY.table,
+                row,
+            };
+            Ok((fields.word("id")?, fields.word("state")?))
+        };
+        rows.iter().map(read).collect()
     }
 
     /// Shows or archives a run.
@@ -155,6 +161,16 @@ impl Records {
             ENTITY.set(&mut writer, id, storage_state).await
         })
         .await
+    }
+
+    /// Says why a run that is to begin has to wait. Saying it again, or of a run that has begun or is gone, changes
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn note_wait(&self, id: RunId, since: Timestamp, why: Failure) -> Result<()> {
+        self.write(Wait { id, since, why }).await
     }
 
     /// Asks a run to stop. The engine decides what that means for a run in its state. Asking
@@ -287,6 +303,32 @@ pub(super) async fn make(connection: &mut SqliteConnection, new: NewRun) -> Resu
     .execute(connection)
     .await?;
     Ok(run)
+}
+
+/// Why a run has to wait.
+struct Wait {
+    id: RunId,
+    since: Timestamp,
+    why: Failure,
+}
+
+impl Write for Wait {
+    type Answer = ();
+
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<((), Option<Change>)> {
+        let waits = StateChange {
+            time: to_micros(self.since),
+            state: RuntimeState::Pending,
+            error: Some(self.why.clone()),
+        };
+        let noted = sqlx::query(NOTE_WAIT)
+            .bind(self.id.to_string())
+            .bind(json(&waits))
+            .execute(connection)
+            .await?;
+        let change = (noted.rows_affected() > 0).then_some(Change::RunChanged(self.id));
+        Ok(((), change))
+    }
 }
 
 async fn insert(connection: &mut SqliteConnection, run: &Run) -> Result<()> {

@@ -2,13 +2,15 @@
 
 use coracle_api::{
     id::{RecurringRunId, RunId, TaskId},
-    launch::Report,
+    launch::{Failure, Report},
+    reason::Reason,
     state::{RuntimeState, StorageState},
 };
 use coracle_store::{
     Store,
     records::{Change, Commit, Error, RunStatus, StateChange},
 };
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::samples::{artifact, at, attempt, event, experiment, failure, new_run, output, stored_run, task};
@@ -20,6 +22,7 @@ crate::conformance! {
     a_run_can_be_archived_and_asked_to_stop,
     runs_that_have_not_ended_are_found,
     a_run_that_ended_can_be_asked_to_go_on,
+    why_a_run_has_to_wait_is_said_once_and_until_it_begins,
     a_deleted_run_leaves_nothing_but_its_artifacts,
     the_first_report_stays,
     an_attempt_is_found_by_its_token,
@@ -129,7 +132,7 @@ async fn runs_that_have_not_ended_are_found(store: &Store) {
             .await
             .unwrap();
         if !state.is_terminal() {
-            unfinished.push(run.id);
+            unfinished.push((run.id, state));
         }
     }
     assert_eq!(records.unfinished_runs().await.unwrap(), unfinished);
@@ -162,7 +165,10 @@ async fn a_run_that_ended_can_be_asked_to_go_on(store: &Store) {
     records.request_retry(run.id).await.unwrap();
     assert_eq!(changes.try_recv().unwrap(), Change::RetryRequested(run.id));
     assert_eq!(asked(records.run(run.id).await.unwrap()), (true, true));
-    assert_eq!(records.unfinished_runs().await.unwrap(), [run.id]);
+    assert_eq!(
+        records.unfinished_runs().await.unwrap(),
+        [(run.id, RuntimeState::Canceled)]
+    );
     records
         .commit(run.id, status(RuntimeState::Canceled, false))
         .await
@@ -173,7 +179,54 @@ async fn a_run_that_ended_can_be_asked_to_go_on(store: &Store) {
         .await
         .unwrap();
     assert_eq!(asked(records.run(run.id).await.unwrap()), (false, false));
-    assert_eq!(records.unfinished_runs().await.unwrap(), [run.id]);
+    assert_eq!(
+        records.unfinished_runs().await.unwrap(),
+        [(run.id, RuntimeState::Running)]
+    );
+}
+
+async fn why_a_run_has_to_wait_is_said_once_and_until_it_begins(store: &Store) {
+    let records = store.records();
+    let run = stored_run(store).await;
+    let why = Failure {
+        reason: Reason::RunLimitReached,
+        message: "others are at work".into(),
+    };
+    let wait = || records.note_wait(run.id, Timestamp::now(), why.clone());
+    let mut changes = records.changes();
+    wait().await.unwrap();
+    assert_eq!(changes.try_recv().unwrap(), Change::RunChanged(run.id));
+    wait().await.unwrap();
+    assert!(changes.try_recv().is_err(), "nothing is new");
+    let told = records.run(run.id).await.unwrap();
+    assert_eq!((told.waits_for(), told.state_history.len()), (Some(&why), 2));
+
+    let moved = |state, retried| Commit {
+        run: Some(RunStatus {
+            state,
+            error: None,
+            state_history: vec![StateChange {
+                time: Timestamp::now(),
+                state,
+                error: None,
+            }],
+            retried,
+            finished_at: None,
+        }),
+        ..Commit::default()
+    };
+    for state in [RuntimeState::Running, RuntimeState::Failed] {
+        records.commit(run.id, moved(state, false)).await.unwrap();
+        wait().await.unwrap();
+        let begun = records.run(run.id).await.unwrap();
+        assert_eq!((begun.waits_for(), begun.state_history.len()), (None, 1));
+    }
+    // One that ended and is to go on waits like one that is new.
+    records.request_retry(run.id).await.unwrap();
+    wait().await.unwrap();
+    assert_eq!(records.run(run.id).await.unwrap().waits_for(), Some(&why));
+    records.delete_run(run.id).await.unwrap();
+    wait().await.unwrap();
 }
 
 async fn a_deleted_run_leaves_nothing_but_its_artifacts(store: &Store) {

@@ -25,11 +25,10 @@ async fn a_database_of_schema_4_opens_and_its_run_goes_on() {
 
     let store = Store::open(Location::File(path)).await.unwrap();
     let records = store.records();
-    let [id] = records.unfinished_runs().await.unwrap()[..] else {
+    let [(id, RuntimeState::Running)] = records.unfinished_runs().await.unwrap()[..] else {
         panic!("one run had not ended");
     };
     let run = records.run(id).await.unwrap();
-    assert_eq!(run.state, RuntimeState::Running);
     records.document(&run.document_digest).await.unwrap();
     let scope = RunScope::Namespace(run.namespace.clone());
     let page = records.list_runs(scope, &query::List::default()).await.unwrap();
