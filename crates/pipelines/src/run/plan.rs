@@ -169,7 +169,7 @@ impl Planner<'_> {
         } = &mut self;
         for id in changed.iter() {
             if let Some(node) = state.nodes.get_mut(id) {
-                plan.commit.tasks.push(node.task.clone());
+                plan.commit.tasks.extend(node.row_to_write());
                 plan.commit.attempts.extend(node.attempts_to_write());
             }
         }

@@ -68,6 +68,8 @@ pub struct Node {
     pub pod_end: Option<PodEnd>,
     /// What the newest attempt's Pod was last seen waiting for.
     pub waiting_reason: Option<String>,
+    /// Whether its row says that it succeeded. Its inputs are in the row only then.
+    is_settled: bool,
 }
 
 impl Node {
@@ -87,7 +89,24 @@ impl Node {
             report: None,
             pod_end: None,
             waiting_reason: None,
+            is_settled: false,
         }
+    }
+
+    /// Its row, unless that is as it will stay. A task that has succeeded needs its inputs no more, and a run may have
+    /// many: they are forgotten here.
+    pub fn row_to_write(&mut self) -> Option<Task> {
+        if self.task.state != RuntimeState::Succeeded {
+            self.is_settled = false;
+            return Some(self.task.clone());
+        }
+        if self.is_settled {
+            return None;
+        }
+        self.is_settled = true;
+        let inputs = std::mem::take(&mut self.task.inputs);
+        let row = self.task.clone();
+        Some(Task { inputs, ..row })
     }
 
     /// The attempts whose rows are not as they will stay: the newest, and one that ended when it

@@ -75,6 +75,11 @@ fn each_iteration_gets_its_item_and_outputs_are_collected_in_order() {
         Value::Object(world.task("root.loop.1").inputs.parameters.clone()),
         json!({"item": 6})
     );
+    let ended = &world.state.nodes[&world.id("root.loop.1")].task;
+    assert!(
+        ended.inputs.parameters.is_empty(),
+        "of a task that succeeded only the row has them"
+    );
     world.succeeds("root.sum", json!({}), &[]);
     assert_eq!(world.state.run.state, RuntimeState::Succeeded);
 }

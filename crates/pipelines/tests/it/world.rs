@@ -165,14 +165,12 @@ impl World {
         self.happens(Event::Resumed)
     }
 
+    /// A task's row.
     pub(crate) fn task(&self, path: &str) -> &Task {
         let id = self.id(path);
-        &self
-            .state
-            .nodes
-            .get(&id)
+        let mut rows = self.done.commit.tasks.iter().rev();
+        rows.find(|row| row.id == id)
             .unwrap_or_else(|| panic!("no task {path}"))
-            .task
     }
 
     pub(crate) fn id(&self, path: &str) -> TaskId {

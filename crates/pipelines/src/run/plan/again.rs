@@ -229,7 +229,7 @@ impl Planner<'_> {
                 node.todo.clear();
                 node.task.error = None;
                 if node.task.state != RuntimeState::Skipped {
-                    node.task.outputs = TaskIo::default();
+                    (node.task.inputs, node.task.outputs) = (TaskIo::default(), TaskIo::default());
                     self.set_task_state(id, RuntimeState::Skipped, None);
                 }
             }
