@@ -51,7 +51,7 @@ pub async fn load(records: &Records, id: RunId) -> Result<(Pipeline, State), Err
                 .current_attempt()
                 .is_some_and(|attempt| attempt.number == number)
         {
-            node.report = Some(report);
+            node.report = Some(Box::new(report));
         }
     }
     Ok((pipeline, state))

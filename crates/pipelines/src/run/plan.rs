@@ -121,7 +121,7 @@ impl Planner<'_> {
                         .current_attempt()
                         .is_some_and(|attempt| attempt.number == number)
                 {
-                    node.report = Some(report);
+                    node.report = Some(Box::new(report));
                     self.conclude(task);
                 }
             }

@@ -62,8 +62,8 @@ pub struct Node {
     pub looking_up: Option<String>,
     /// Its attempts, oldest first.
     pub attempts: Vec<Attempt>,
-    /// What the launcher of the newest attempt reported.
-    pub report: Option<Report>,
+    /// What the launcher of the newest attempt reported, while it is under way. In a box: few tasks have it at once.
+    pub report: Option<Box<Report>>,
     /// How the Pod of the newest attempt ended.
     pub pod_end: Option<PodEnd>,
     /// What the newest attempt's Pod was last seen waiting for.
@@ -104,6 +104,7 @@ impl Node {
             return None;
         }
         self.is_settled = true;
+        self.task.state_history.shrink_to_fit();
         let inputs = std::mem::take(&mut self.task.inputs);
         let row = self.task.clone();
         Some(Task { inputs, ..row })

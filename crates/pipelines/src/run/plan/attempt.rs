@@ -207,7 +207,7 @@ impl Planner<'_> {
         if node.current_attempt().is_none() {
             return;
         }
-        let Some(failure) = known_end(node.report.as_ref(), node.pod_end.as_ref()) else {
+        let Some(failure) = known_end(node.report.as_deref(), node.pod_end.as_ref()) else {
             return;
         };
         let mut report = node.report.take();
@@ -234,7 +234,7 @@ impl Planner<'_> {
             }
         }
         if let Some(report) = report {
-            let outputs = self.record_outputs(id, report);
+            let outputs = self.record_outputs(id, *report);
             if let Some(node) = self.state.nodes.get_mut(&id) {
                 node.task.outputs = outputs;
             }
