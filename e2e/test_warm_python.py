@@ -382,9 +382,10 @@ def test_a_task_finds_nothing_of_the_one_before(both):
 
 
 def start_worker(server, pipeline=one_after_the_other):
-    """The first task of an environment starts Python itself, and has a worker started for the later ones."""
+    """The first task of an environment has a worker started, and is a copy of it already."""
     run = runs.succeed(server, pipeline, timeout=250)
-    runs.until(server, run.id, lambda _: workers(server))
+    assert workers(server)
+    return run
 
 
 @dsl.component(base_image=IMAGE)
@@ -409,7 +410,8 @@ def waiting(url: str):
 
 def test_a_task_outlives_server_and_worker_and_is_taken_up(new_server, gate):
     server = new_server().start()
-    start_worker(server)
+    first = start_worker(server)
+    assert runs.value(server, first.id, "who", "Output")["parent"] == "0"
     run_id = runs.submit(server, waiting, url=gate.url)
     gate.wait_reached()
     for worker in workers(server):

@@ -1,9 +1,9 @@
 //! The workers of one environment, from its first task until it has had none for a while.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::{
+    sync::watch,
     task::{AbortHandle, spawn_blocking},
     time::{Instant, sleep_until},
 };
@@ -34,15 +34,23 @@ pub(super) struct Place {
 /// An environment with workers.
 #[derive(Debug)]
 pub(super) struct Environment {
-    sockets: Arc<Mutex<Sockets>>,
+    sockets: watch::Receiver<Sockets>,
     used: Arc<LastUse>,
     tending: AbortHandle,
 }
 
+/// Where tasks find workers.
 #[derive(Debug, Default)]
-struct Sockets {
-    bare: Option<PathBuf>,
-    full: Option<PathBuf>,
+enum Sockets {
+    /// It is not known yet, for the milliseconds that a process takes to start.
+    #[default]
+    Coming,
+    At {
+        bare: PathBuf,
+        full: Option<PathBuf>,
+    },
+    /// The environment has no KFP executor.
+    None,
 }
 
 impl Drop for Environment {
@@ -52,24 +60,34 @@ impl Drop for Environment {
 }
 
 impl Environment {
-    /// Has its bare worker started. Until that is there, tasks are offered none.
+    /// Has its bare worker started.
     pub(super) fn begin(place: Place) -> Self {
-        let sockets = Arc::<Mutex<Sockets>>::default();
+        let (sockets, known) = watch::channel(Sockets::default());
         let used = Arc::new(LastUse::now());
-        let tending = tend(place, Arc::clone(&sockets), Arc::clone(&used));
+        let tending = tend(place, sockets, Arc::clone(&used));
         Self {
-            sockets,
+            sockets: known,
             used,
             tending: tokio::spawn(tending).abort_handle(),
         }
     }
 
-    /// The socket of the worker that suits a task best.
-    pub(super) fn offer(&self, bare: bool) -> Option<PathBuf> {
+    /// The socket of the worker that suits a task best, once there is one.
+    pub(super) fn offer(&self, is_bare: bool) -> impl Future<Output = Option<PathBuf>> + use<> {
         self.used.renew();
-        let sockets = self.sockets.lock();
-        let full = sockets.full.as_ref().filter(|_| !bare);
-        full.or(sockets.bare.as_ref()).cloned()
+        let mut sockets = self.sockets.clone();
+        async move {
+            let known = sockets
+                .wait_for(|sockets| !matches!(sockets, Sockets::Coming))
+                .await;
+            match &*known.ok()? {
+                Sockets::At { bare, full } => {
+                    let full = full.as_ref().filter(|_| !is_bare);
+                    Some(full.unwrap_or(bare).clone())
+                }
+                Sockets::Coming | Sockets::None => None,
+            }
+        }
     }
 
     pub(super) fn last_used(&self) -> Instant {
@@ -78,12 +96,12 @@ impl Environment {
 
     /// Whether its workers have ended, and others may be started. Not so where there can be none.
     pub(super) fn is_over(&self) -> bool {
-        self.tending.is_finished() && self.sockets.lock().bare.is_some()
+        self.tending.is_finished() && matches!(*self.sockets.borrow(), Sockets::At { .. })
     }
 }
 
 /// Starts the bare worker, and sees all of them through.
-async fn tend(place: Place, sockets: Arc<Mutex<Sockets>>, used: Arc<LastUse>) {
+async fn tend(place: Place, sockets: watch::Sender<Sockets>, used: Arc<LastUse>) {
     let python = place.python.clone();
     let begun = spawn_blocking(move || {
         process::prepare(&place)?;
@@ -95,7 +113,10 @@ async fn tend(place: Place, sockets: Arc<Mutex<Sockets>>, used: Arc<LastUse>) {
         Ok(begun) => begun,
         Err(error) => return tracing::debug!(%error, python = %python.display(), "no Python worker"),
     };
-    sockets.lock().bare = Some(bare.socket().to_path_buf());
+    sockets.send_replace(Sockets::At {
+        bare: bare.socket().to_path_buf(),
+        full: None,
+    });
     let tending = Tending {
         place: Arc::new(place),
         imports,
@@ -112,7 +133,7 @@ async fn tend(place: Place, sockets: Arc<Mutex<Sockets>>, used: Arc<LastUse>) {
 struct Tending {
     place: Arc<Place>,
     imports: Imports,
-    sockets: Arc<Mutex<Sockets>>,
+    sockets: watch::Sender<Sockets>,
     used: Arc<LastUse>,
     full: Option<Worker>,
     /// The next full one, while it imports.
@@ -134,7 +155,7 @@ impl Tending {
                     Some(Said::Ready(_)) => {}
                     Some(Said::Refused { why, .. }) => {
                         tracing::debug!(why, python = %self.place.python.display(), "no Python worker");
-                        *self.sockets.lock() = Sockets::default();
+                        self.sockets.send_replace(Sockets::None);
                         return;
                     }
                     None => return,
@@ -143,14 +164,14 @@ impl Tending {
                     Some(Said::Imports(names)) => is_news |= self.learn(names).await,
                     Some(Said::Ready(_) | Said::Refused { .. }) => {}
                     None => {
-                        self.sockets.lock().full = None;
                         self.full = None;
+                        self.tell_full();
                     }
                 },
                 said = next(&mut self.coming) => match said {
                     Some(Said::Ready(_)) => {
                         self.full = self.coming.take();
-                        self.sockets.lock().full = self.full.as_ref().map(|full| full.socket().to_path_buf());
+                        self.tell_full();
                     }
                     Some(Said::Imports(_)) => {}
                     Some(Said::Refused { refused, why }) => {
@@ -173,6 +194,16 @@ impl Tending {
                 },
             }
         }
+    }
+
+    /// Tells tasks where the full worker is, if there is one.
+    fn tell_full(&self) {
+        let now = self.full.as_ref().map(|full| full.socket().to_path_buf());
+        self.sockets.send_modify(|sockets| {
+            if let Sockets::At { full, .. } = sockets {
+                *full = now;
+            }
+        });
     }
 
     /// Notes what a task was seen to import. Whether any of it is news.

@@ -66,9 +66,25 @@ impl Workers {
         }
     }
 
-    /// The socket of a worker for a task of an environment. If there is none, there soon will be, unless the environment
-    /// has no KFP executor. `base` are the variables that Python is started with, and a `bare` task gets no further imports.
-    pub(crate) fn offer(&self, plan: &Plan, base: Vec<(String, String)>, bare: bool) -> Option<PathBuf> {
+    /// The socket of a worker for a task of an environment: of one that is started now, if there was none. None where the
+    /// environment has no KFP executor. `base` are the variables that Python is started with, and a `bare` task gets no
+    /// further imports.
+    pub(crate) async fn offer(
+        &self,
+        plan: &Plan,
+        base: Vec<(String, String)>,
+        bare: bool,
+    ) -> Option<PathBuf> {
+        let offer = self.offer_of(plan, base, bare)?;
+        offer.await
+    }
+
+    fn offer_of(
+        &self,
+        plan: &Plan,
+        base: Vec<(String, String)>,
+        bare: bool,
+    ) -> Option<impl Future<Output = Option<PathBuf>> + use<>> {
         let folder = self.folder.as_deref()?;
         let mut all = self.environments.lock();
         let is_over = all
@@ -78,7 +94,7 @@ impl Workers {
             all.remove(&plan.dir);
         }
         if let Some(environment) = all.get(&plan.dir) {
-            return environment.offer(bare);
+            return Some(environment.offer(bare));
         }
         if all.len() >= ENVIRONMENTS {
             let longest_unused = all.iter().min_by_key(|(_, environment)| environment.last_used());
@@ -86,8 +102,10 @@ impl Workers {
             all.remove(&longest_unused?);
         }
         let place = self.place(folder, &plan.dir, base)?;
-        all.insert(plan.dir.clone(), Environment::begin(place));
-        None
+        let environment = Environment::begin(place);
+        let offer = environment.offer(bare);
+        all.insert(plan.dir.clone(), environment);
+        Some(offer)
     }
 
     fn place(&self, folder: &Path, dir: &Path, base: Vec<(String, String)>) -> Option<Place> {

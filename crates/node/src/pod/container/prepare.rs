@@ -145,13 +145,14 @@ impl Job {
             None => self.home(dir),
         };
         let cgroups = self.cgroups(seen.restarts)?;
-        let python_worker = python
-            .filter(|_| run_as.is_none() && self.may_have_worker(&base, &env))
-            .and_then(|plan| {
-                context
-                    .workers
-                    .offer(&plan, base, self.is_bare() || !gpus.is_empty())
-            });
+        let suited = python.filter(|_| run_as.is_none() && self.may_have_worker(&base, &env));
+        let python_worker = match suited {
+            Some(plan) => {
+                let bare = self.is_bare() || !gpus.is_empty();
+                context.workers.offer(&plan, base, bare).await
+            }
+            None => None,
+        };
         Ok(Spec {
             run_dir: dir.path().to_path_buf(),
             mode: context.mode,
