@@ -49,8 +49,8 @@ impl Turns {
 
     fn reason(&self) -> Failure {
         let message = format!(
-            "{} runs are at work, as many as this server lets run at once (--max-runs). This one waits until one of \
-             them has ended and those made before it have begun",
+            "as many runs are at work as this server lets run at once ({}, --max-runs). This one begins when one of them \
+             has ended and those made before it have begun",
             self.most
         );
         Failure {
