@@ -206,6 +206,9 @@ def test_logs_of_all_containers_runs_and_times(server, kubectl):
     with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True, env=environment()) as following:
         assert [following.stdout.readline() for _ in range(5)] == [f"{n}\n" for n in range(1, 6)]
         following.kill()
+    # It is ready during its first run, too.
+    restarts = 'jsonpath={.status.containerStatuses[?(@.name=="one")].restartCount}=1'
+    kubectl("wait", "pod", "talks", f"--for={restarts}", "--timeout=60s")
     kubectl("wait", "pod", "talks", "--for=condition=Ready", "--timeout=60s")
     assert kubectl("logs", "talks", "-c", "two", "--tail=2").stdout == "4\n5\n"
     assert kubectl("logs", "talks", "-c", "two", "--limit-bytes=3").stdout == "1\n2"
