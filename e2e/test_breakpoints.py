@@ -8,7 +8,7 @@ import pytest
 import requests
 import runs
 from breakpoints import Breakpoints
-from kfp import dsl
+from components import one_bash
 from server import Server
 from soak import Soak, busy
 from witness import Witness
@@ -91,19 +91,9 @@ def test_a_run_ends_as_it_should_whoever_ends_where(case, point, visit):
     case.breakpoints.clear(point)
 
 
-@dsl.container_component
-def wait(command: str):
-    return dsl.ContainerSpec(image=runs.SHELL_IMAGE, command=["sh", "-c"], args=[command])
-
-
-@dsl.pipeline
-def stopped(command: str):
-    wait(command=command)
-
-
 def test_a_run_that_was_stopped_ends_as_canceled_when_the_server_ends_while_it_stops(case, gate):
     server = case.server
-    run_id = runs.submit(server, stopped, command=gate.shell)
+    run_id = runs.submit(server, one_bash, command=gate.shell)
     gate.wait_reached()
     case.breakpoints.end_at("engine.pod-deleted")
     server.client.terminate_run(run_id)
